@@ -1,0 +1,135 @@
+"""Does a network fit a chip, and what is tightest? Answered from shapes, before training or after compiling."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from hardware_targets.chip import Chip
+from hardware_targets.demand import Demand, graph_demand, program_demand
+from hardware_targets.loihi.program import Program
+from hardware_targets.place import allocate, require_loihi
+from hardware_targets.placement import NETWORK, Placement, Violation, core_limits
+from neuro.errors import ParameterError
+from neuro.graph import Graph
+
+
+@dataclass(frozen=True)
+class Resource:
+    """The heaviest use of one resource: `used` of `available`, at `where`."""
+
+    name: str
+    used: int
+    available: int
+    where: str
+
+    @property
+    def share(self) -> float:
+        """used / available; above 1 it does not fit."""
+        return self.used / self.available if self.available else float("inf") if self.used else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """The answer of `check`. `ok` means no violation.
+
+    `tightest`: the resource that is exceeded most, or else the one that ends most slices and so decides how many cores
+    are needed, or else, where no population had to be cut, the one with the largest share in use.
+    """
+
+    network: str
+    chip: Chip
+    violations: tuple[Violation, ...]
+    resources: tuple[Resource, ...]
+    tightest: str
+    placement: Placement
+
+    @property
+    def ok(self) -> bool:
+        return not self.violations
+
+    @property
+    def cores(self) -> int:
+        """Cores that the network needs."""
+        return len(self.placement.cores)
+
+    @property
+    def title(self) -> str:
+        verdict = "fits" if self.ok else f"does not fit ({len(self.violations)} violations)"
+        return f"{self.network} on {self.chip.title}: {verdict}; tightest: {self.tightest}"
+
+    def rows(self) -> list[tuple[str, str, str, str, str]]:
+        """Resource, used, available, share and where, of every resource."""
+        return [(r.name, f"{r.used:,}", f"{r.available:,}", f"{r.share:.0%}", r.where) for r in self.resources]
+
+    def __str__(self) -> str:
+        return "\n".join([self.title, *map(str, self.violations)])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{name}</th>" for name in ("resource", "used", "available", "share", "where"))
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(x)}</td>" for x in row) + "</tr>" for row in self.rows())
+        broken = "".join(f"<li>{html.escape(str(violation))}</li>" for violation in self.violations)
+        return f"<table><caption>{html.escape(self.title)}</caption><tr>{head}</tr>{body}</table><ul>{broken}</ul>"
+
+    def __rich__(self) -> Any:
+        from rich.table import Table
+        from rich.text import Text
+
+        caption = Text("\n".join(map(str, self.violations)))
+        table = Table("resource", "used", "available", "share", "where", title=Text(self.title), caption=caption)
+        for row in self.rows():
+            table.add_row(*map(Text, row))
+        return table
+
+
+def check(network: Graph | Program | Demand, chip: Chip, *, weight_bits: int | None = None) -> Fit:
+    """Whether `network` fits `chip`: a Graph, spiking or ordinary, from its shapes; or a compiled Program.
+
+    weight_bits: what the compiler will use; by default the most the chip has. Weights that are zero now are taken to
+    stay so and take no synapse (kernels are kept whole). A quantised network may have more zeros, hence need less.
+    Raises UnsupportedNode, listing all, for nodes that have no form on a chip.
+    """
+    require_loihi(chip)
+    widest = max(chip.choices("weight_bits"))
+    if weight_bits is not None and (isinstance(weight_bits, bool) or not 1 <= weight_bits <= 32):
+        raise ParameterError(f"weight_bits must lie in 1..32, got {weight_bits!r}")
+    match network:
+        case Demand():
+            demand = network
+        case Program():
+            demand = program_demand(network)
+        case Graph():
+            demand = graph_demand(network, weight_bits or widest, str(chip.choices("reset_modes")[0]))
+        case _:
+            raise ParameterError(f"check takes a Graph or an integer program, got {type(network).__name__}")
+    placement, violations = allocate(demand, chip)
+    resources = _resources(placement)
+    return Fit(demand.name, chip, violations, resources, _tightest(placement, violations, resources), placement)
+
+
+def _resources(placement: Placement) -> tuple[Resource, ...]:
+    chip = placement.chip
+    found = [Resource("cores", len(placement.cores), chip.limit("cores") * chip.limit("chips"), NETWORK)]
+    for name, limit in core_limits(chip).items():
+        core = max(placement.cores, key=lambda core, name=name: core.used[name])  # type: ignore[misc]
+        layers = ", ".join(dict.fromkeys(piece.population for piece in core.slices))
+        found.append(Resource(name, core.used[name], limit, f"core {core.number}: {layers}"))
+    return tuple(found)
+
+
+def _tightest(placement: Placement, violations: tuple[Violation, ...], resources: tuple[Resource, ...]) -> str:
+    if violations:
+        return max(violations, key=_excess).resource
+    ended = Counter(piece.bound_by for core in placement.cores for piece in core.slices if piece.bound_by)
+    if ended:
+        return ended.most_common(1)[0][0]
+    return max(resources, key=lambda resource: resource.share).name
+
+
+def _excess(violation: Violation) -> float:
+    needed, available = violation.needed, violation.available
+    if isinstance(needed, str) or isinstance(available, str) or not available:
+        return float("inf")
+    return needed / available

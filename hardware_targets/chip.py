@@ -1,0 +1,223 @@
+"""A chip is a value: limits, arithmetic and energy per event, each number with its unit, source and how sure it is."""
+
+from __future__ import annotations
+
+import html
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, get_args
+
+from neuro.errors import FileError, ParameterError
+
+Status = Literal["measured", "quoted", "modelled", "recalled", "assumed"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+"""From the surest to the least: taken on silicon; read in the source; simulated by the source; from memory; chosen."""
+
+Value = bool | int | float | str | tuple[int | float | str, ...]
+
+SCALES = {"": 1.0, "k": 1e3, "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12, "f": 1e-15}
+SECTIONS = ("limits", "arithmetic", "energy")
+FOLDER = Path(__file__).parent / "chips"
+LARGEST_FILE = 1_000_000
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A value with its unit ("" for a plain count), where it comes from and how sure it is (one of STATUSES)."""
+
+    value: Value
+    unit: str
+    source: str
+    status: Status
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUSES:
+            raise ParameterError(f"status must be one of {', '.join(STATUSES)}, got {self.status!r}")
+        if not self.source.strip():
+            raise ParameterError("source must say where the value comes from; it is empty")
+        for item in self.items:
+            if isinstance(item, float) and not math.isfinite(item):
+                raise ParameterError(f"value must be finite, got {item}")
+
+    @property
+    def items(self) -> tuple[Any, ...]:
+        """The values of a list; a single value is a list of one."""
+        return self.value if isinstance(self.value, tuple) else (self.value,)
+
+    def in_base(self, base: str) -> float:
+        """The value in the SI unit `base`: `Quantity(23.6, "pJ", ...).in_base("J")` is 23.6e-12.
+
+        ParameterError where the unit is another one.
+        """
+        prefix = self.unit.removesuffix(base)
+        if not self.unit.endswith(base) or prefix not in SCALES or isinstance(self.value, bool | str | tuple):
+            raise ParameterError(f"{self.value} {self.unit!r} is not in {base}; write it in {base}, m{base}, ...")
+        return float(self.value) * SCALES[prefix]
+
+    def __str__(self) -> str:
+        return f"{', '.join(map(str, self.items))} {self.unit}".strip()
+
+
+def worst(statuses: Iterable[Status]) -> Status:
+    """The least sure of several; "measured" for none.
+
+    >>> worst(["quoted", "assumed", "modelled"])
+    'assumed'
+    """
+    return max(statuses, key=STATUSES.index, default="measured")
+
+
+@dataclass(frozen=True)
+class Chip:
+    """What a mapper, a quantiser and a pricer need to know of a chip; nothing but values.
+
+    `family` says whose rules apply ("loihi", "truenorth", ...). `limits` are resources, `arithmetic` widths and modes,
+    `energy` joules per event and seconds per tick. A quantity that is not there is unknown, never zero.
+    """
+
+    name: str
+    title: str
+    family: str
+    limits: Mapping[str, Quantity] = field(default_factory=dict)
+    arithmetic: Mapping[str, Quantity] = field(default_factory=dict)
+    energy: Mapping[str, Quantity] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for section in SECTIONS:
+            object.__setattr__(self, section, MappingProxyType(dict(getattr(self, section))))
+
+    def limit(self, name: str) -> int:
+        """A resource as an integer; ParameterError where the chip does not say."""
+        return self._whole("limits", name)
+
+    def width(self, name: str) -> int:
+        """A width in bits (or another whole number) of the arithmetic; ParameterError where the chip does not say."""
+        return self._whole("arithmetic", name)
+
+    def choices(self, name: str) -> tuple[Any, ...]:
+        """A list of the arithmetic, e.g. `choices("reset_modes")`; a single value is a list of one."""
+        return self._get("arithmetic", name).items
+
+    def _get(self, section: str, name: str) -> Quantity:
+        known: Mapping[str, Quantity] = getattr(self, section)
+        if name not in known:
+            raise ParameterError(
+                f"chip {self.name!r}: {section}.{name} is not given; it has {', '.join(known) or 'none'}"
+            )
+        return known[name]
+
+    def _whole(self, section: str, name: str) -> int:
+        value = self._get(section, name).value
+        if isinstance(value, bool | str | tuple) or value != int(value) or value < 0:
+            raise ParameterError(f"chip {self.name!r}: {section}.{name} must be a whole number >= 0, got {value!r}")
+        return int(value)
+
+    def rows(self) -> list[tuple[str, str, str, str, str]]:
+        """Section, name, value with unit, status and source of every quantity."""
+        return [
+            (section, name, str(quantity), quantity.status, quantity.source)
+            for section in SECTIONS
+            for name, quantity in getattr(self, section).items()
+        ]
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{title}</th>" for title in ("", "quantity", "value", "status", "source"))
+        body = "".join(
+            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows()
+        )
+        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
+        return (
+            f"<table><caption>{html.escape(self.title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            f"<ul>{notes}</ul>"
+        )
+
+    def __rich__(self) -> Any:
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table("", "quantity", "value", "status", "source", title=Text(self.title))
+        for row in self.rows():
+            table.add_row(*map(Text, row))
+        for note in self.notes:
+            table.add_row("note", "", "", "", Text(note))
+        return table
+
+
+def chips() -> tuple[str, ...]:
+    """Names of the chips that ship with the package."""
+    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
+
+
+def load_chip(name: str | Path) -> Chip:
+    """A chip by name (`chips()` lists them) or from a user's own .toml.
+
+    Raises ParameterError for an unknown name or a value outside its domain, FileError for a file that cannot be read;
+    both name the key.
+    """
+    path = Path(name)
+    if path.suffix != ".toml":
+        if str(name) not in chips():
+            raise ParameterError(f"there is no chip {str(name)!r}; known: {', '.join(chips())}, or a path to a .toml")
+        path = FOLDER / f"{name}.toml"
+    content = read_toml(path)
+    title, family = content.get("title", path.stem), content.get("family")
+    for key, text in (("title", title), ("family", family)):
+        if not isinstance(text, str):
+            raise ParameterError(f"{path.name}: {key} must be a text, got {text!r}")
+    notes = content.get("notes", [])
+    if isinstance(notes, str):
+        notes = [notes]
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise ParameterError(f"{path.name}: notes must be a list of texts")
+    unknown = set(content) - {"name", "title", "family", "notes", *SECTIONS}
+    if unknown:
+        raise ParameterError(
+            f"{path.name}: unknown key {sorted(unknown)[0]!r}; known: {', '.join(SECTIONS)}, title, family"
+        )
+    sections = {section: quantities(content.get(section, {}), f"{path.name}: {section}") for section in SECTIONS}
+    return Chip(path.stem, str(title), str(family), notes=tuple(notes), **sections)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a small TOML file; FileError with the place where it cannot be read."""
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise FileError(f"{path}: larger than {LARGEST_FILE} bytes; this is no table of values")
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise FileError(f"{path}: is no valid TOML ({reason}); repair that place") from error
+
+
+def quantities(table: object, place: str) -> dict[str, Quantity]:
+    """A TOML table of `name = {value, unit, source, status}` as quantities; ParameterError names the key."""
+    if not isinstance(table, dict):
+        raise ParameterError(f"{place} must be a table of quantities, got {table!r:.60}")
+    return {name: _quantity(entry, f"{place}.{name}") for name, entry in table.items()}
+
+
+def _quantity(entry: object, place: str) -> Quantity:
+    keys = {"value", "unit", "source", "status"}
+    if not isinstance(entry, dict) or set(entry) != keys:
+        given = sorted(entry) if isinstance(entry, dict) else f"{entry!r:.60}"
+        raise ParameterError(f"{place} must have exactly the keys {', '.join(sorted(keys))}, got {given}")
+    for key in ("unit", "source", "status"):
+        if not isinstance(entry[key], str):
+            raise ParameterError(f"{place}.{key} must be a text, got {entry[key]!r:.60}")
+    value = entry["value"]
+    if isinstance(value, list):
+        value = tuple(value)
+    items = value if isinstance(value, tuple) else (value,)
+    if not items or not all(isinstance(item, bool | int | float | str) for item in items):
+        raise ParameterError(f"{place}.value must be a number, a text or a list of them, got {entry['value']!r:.60}")
+    try:
+        return Quantity(value, entry["unit"], entry["source"], entry["status"])
+    except ParameterError as error:
+        raise ParameterError(f"{place}: {error}") from error

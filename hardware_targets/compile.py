@@ -1,0 +1,220 @@
+"""compile: a spiking graph becomes integers on the cores of a chip. run: the chip's arithmetic on data, tick by tick."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hardware_targets.check import check
+from hardware_targets.chip import Chip
+from hardware_targets.loihi.program import STATE_SHIFT, Input
+from hardware_targets.loihi.program import Program as IntegerProgram
+from hardware_targets.loihi.simulate import LoihiRun, simulate_program
+from hardware_targets.lower import Layer, lower
+from hardware_targets.place import Placement, place
+from hardware_targets.quantise import QuantisationError, quantise_layer
+from neuro.counts import Counts, Tally
+from neuro.errors import BackendMissing, DoesNotFit, ParameterError, ShapeError
+from neuro.graph import Graph
+from neuro.nodes import Readout
+from neuro.simulate import Run
+
+PIXEL_BITS = 8
+Backend = Literal["simulator", "lava"]
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """A network on a chip: its integers, its place on the cores, and how data get in and results out.
+
+    input_step: the real value of one unit of the graded input spikes, or None where the input is sent as plain spikes.
+    output_unit: the real current of one unit of the read-out's activation, per class. errors: what quantising lost, layer
+    by layer.
+    """
+
+    graph: Graph
+    chip: Chip
+    integers: IntegerProgram
+    placement: Placement
+    layers: tuple[Layer, ...]
+    input_step: float | None
+    most_steps: int
+    output_unit: np.ndarray
+    errors: tuple[QuantisationError, ...]
+
+    @property
+    def depth(self) -> int:
+        """Ticks from an input to the read-out."""
+        return self.layers[-1].level
+
+
+@dataclass(frozen=True, eq=False)
+class ChipRun(Run):
+    """A run on a chip: also which share of the read-outs and potentials touched the limits of the chip's registers."""
+
+    saturated: Mapping[str, int] = field(default_factory=dict)
+
+
+def compile(graph: Graph, chip: Chip, calibration: Tensor | None = None, *, most_steps: int = 256) -> Program:
+    """Quantise a spiking graph to the chip's integers and place it on its cores.
+
+    calibration: (samples, *features), sets the step of the graded input spikes; data in [0, 1] need none.
+    most_steps: the longest run; the read-out's unit is chosen so that it cannot saturate before. Raises DoesNotFit
+    with every violated limit, UnsupportedNode with every node that no chip holds.
+    """
+    if chip.family != "loihi":
+        raise ParameterError(f"chip {chip.name!r} belongs to family {chip.family!r}; compile knows 'loihi' so far")
+    layers = lower(graph)
+    if not isinstance(layers[-1].node, Readout) or graph.output != layers[-1].name:
+        raise ParameterError(f"{graph.name!r} must end in a Readout, the membrane that the host reads")
+    fit = check(graph, chip)
+    if not fit.ok:
+        raise DoesNotFit(str(fit), fit.violations)
+    (entry,) = graph.inputs
+    graded = "graded_spike_bits" in chip.arithmetic and chip.width("graded_spike_bits") >= PIXEL_BITS
+    step = _input_step(graph, calibration) if graded else None
+    levels = {entry: 0} | {layer.name: layer.level for layer in layers}
+    steps_of = {} if step is None else {entry: step}
+    weight_bits, mantissa_bits = max(chip.choices("weight_bits")), chip.width("bias_bits")
+    quantised = [quantise_layer(layer, levels, steps_of, weight_bits, mantissa_bits, most_steps) for layer in layers]
+    integers = IntegerProgram(
+        inputs=(Input(entry, int(np.prod(graph.shapes[entry]))),),
+        populations=tuple(part.population for part in quantised),
+        connections=tuple(connection for part in quantised for connection in part.connections),
+    )
+    return Program(
+        graph,
+        chip,
+        integers,
+        place(integers, chip),
+        layers,
+        step,
+        most_steps,
+        quantised[-1].unit,
+        tuple(q.error for q in quantised),
+    )
+
+
+def _input_step(graph: Graph, calibration: Tensor | None) -> float:
+    """The step of 8-bit input: data in [0, 1] in 255 steps; others by their largest magnitude, one bit for the sign."""
+    if calibration is None:
+        return 1 / (2**PIXEL_BITS - 1)
+    if tuple(calibration.shape[1:]) != graph.shapes[graph.inputs[0]]:
+        raise ShapeError(f"calibration data {tuple(calibration.shape)} do not fit {graph.shapes[graph.inputs[0]]}")
+    low, high = float(calibration.min()), float(calibration.max())
+    if low >= 0:
+        return max(high, 1e-12) / (2**PIXEL_BITS - 1)
+    return max(-low, high) / (2 ** (PIXEL_BITS - 1) - 1)
+
+
+def encode_input(program: Program, x: Tensor, steps: int) -> np.ndarray:
+    """What enters the chip, (steps, batch, size): graded integers held constant, or evenly spaced spikes.
+
+    Spikes: floor((t + 1) x + 1/2) - floor(t x + 1/2), so that after t steps their number is round(t x). They need x in
+    [0, 1]; ParameterError otherwise.
+    """
+    shape = program.graph.shapes[program.graph.inputs[0]]
+    if tuple(x.shape[1:]) != shape:
+        raise ShapeError(f"{program.graph.name!r} takes (batch, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
+    if not bool(torch.isfinite(x).all()):
+        raise ParameterError("the input holds NaN or infinite values")
+    flat = x.flatten(1).double().numpy()
+    if program.input_step is not None:
+        limit = 2**PIXEL_BITS - 1
+        levels = np.clip(np.round(flat / program.input_step), -limit, limit).astype(np.int32)
+        return np.broadcast_to(levels, (steps, *levels.shape))
+    if flat.min() < 0 or flat.max() > 1:
+        raise ParameterError(
+            f"chip {program.chip.name!r} takes plain spikes, so inputs must lie in [0, 1]; got {flat.min():g}..{flat.max():g}"
+        )
+    edges = np.floor(np.arange(steps + 1)[:, None, None] * flat + 0.5)
+    return np.diff(edges, axis=0).astype(np.int32)
+
+
+def run(
+    program: Program,
+    x: Tensor,
+    *,
+    steps: int,
+    backend: Backend = "simulator",
+    record: Sequence[str] = (),
+    batch_size: int = 250,
+) -> ChipRun:
+    """Run a compiled network for `steps` ticks of input plus the ticks that the pipeline needs.
+
+    x: (batch, *features). outputs: (batch, classes), the mean current of the read-out, in the units of the graph's read-out.
+    counts: synaptic events as `accumulates`, updates, packets between cores and their hops. record: "spikes" and "v".
+    Raises ParameterError for a bad number of steps and BackendMissing where the engine is not there.
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= program.most_steps:
+        raise ParameterError(
+            f"steps must be an integer from 1 to {program.most_steps} (compile(..., most_steps=...) sets it), got {steps!r}"
+        )
+    if backend == "lava":
+        raise BackendMissing("the Lava engine runs hard-reset programs only so far; use backend='simulator'")
+    if backend != "simulator":
+        raise ParameterError(f"backend must be 'simulator' or 'lava', got {backend!r}")
+    (entry,) = program.graph.inputs
+    readout = program.layers[-1]
+    ticks = steps + program.depth
+    outputs, counts, saturated, kept = [], [], {}, []
+    for chunk in x.split(batch_size):
+        given = encode_input(program, chunk, steps)
+        result = simulate_program(program.integers, {entry: given}, ticks, record=tuple(record))  # type: ignore[arg-type]
+        outputs.append(_read(program, result, readout, steps))
+        counts.append(_counts(program, result, ticks))
+        for name, v in result.state.v.items():
+            saturated[name] = saturated.get(name, 0) + int((np.abs(v) >= 2**23 - 1).sum())
+        kept.append(result)
+    recordings = {
+        what: {
+            layer.name: torch.cat(
+                [torch.from_numpy(np.array(getattr(part, what)[layer.name])) for part in kept], 1
+            ).unflatten(2, layer.shape)
+            for layer in program.layers
+        }
+        for what in record
+    }
+    total = counts[0]
+    for part in counts[1:]:
+        total = total + part
+    return ChipRun(torch.cat(outputs), total, recordings, saturated)
+
+
+def _read(program: Program, result: LoihiRun, readout: Layer, steps: int) -> Tensor:
+    node = readout.node
+    counted = max(steps - (node.start if isinstance(node, Readout) else 0), 1)
+    v = result.state.v[readout.name].astype(np.float64) / 2**STATE_SHIFT
+    return torch.from_numpy(v * program.output_unit / counted).float().unflatten(1, readout.shape)
+
+
+def _counts(program: Program, result: LoihiRun, ticks: int) -> Counts:
+    events = result.counts
+    nodes: dict[str, Tally] = {}
+    (entry,) = program.graph.inputs
+    nodes[entry] = replace(_sent(program, entry, events.spikes[entry]), spikes=0)
+    for layer in program.layers:
+        synaptic = sum(events.synaptic_events[c.name] for c in program.integers.into(layer.name))
+        active, inactive = events.active_updates[layer.name], events.inactive_updates[layer.name]
+        nodes[layer.name] = _sent(program, layer.name, events.spikes[layer.name]) + Tally(
+            accumulates=synaptic,
+            additions=active + inactive,
+            comparisons=active + inactive,
+            updates=active + inactive,
+            updates_active=active,
+            weight_words=synaptic,
+            state_words=2 * (synaptic + active + inactive),
+            activation_words=2 * int(events.spikes[layer.name].sum()),
+        )
+    return Counts(events.samples, ticks, nodes, program.chip.family)
+
+
+def _sent(program: Program, name: str, spikes: np.ndarray) -> Tally:
+    """Spikes of a population, and the packets and hops that they become on the mesh."""
+    fired = {name: spikes}
+    return Tally(spikes=int(spikes.sum()), packets=program.placement.packets(fired), hops=program.placement.hops(fired))

@@ -1,0 +1,26 @@
+"""A TrueNorth-like chip, bit for bit in its deterministic modes, and RANC's reduced cores with the same code."""
+
+from .core import Cores, CoreShape, make_cores, shape_from
+from .network import NO_TARGET, OFF_GRID, OUTPUT, Network, Targets, make_network
+from .replay import Replay, replay
+from .simulate import ChipRun, Events, State, rest, run
+
+__all__ = [
+    "NO_TARGET",
+    "OFF_GRID",
+    "OUTPUT",
+    "ChipRun",
+    "CoreShape",
+    "Cores",
+    "Events",
+    "Network",
+    "Replay",
+    "State",
+    "Targets",
+    "make_cores",
+    "make_network",
+    "replay",
+    "rest",
+    "run",
+    "shape_from",
+]

@@ -1,0 +1,1 @@
+"""The rivals of a spiking network: how each is built and trained."""

@@ -1,0 +1,115 @@
+"""Arguments that several commands share, and how they become values."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+
+from neuro import datasets
+from neuro.datasets import Split
+from neuro.errors import ParameterError
+from neuro.files import load
+from neuro.graph import Graph
+from neuro.trace import trace
+from neuro.weights import load_module, load_program
+
+Model = Annotated[
+    str,
+    typer.Argument(help="A Graph file (.h5), an exported program (.pt2), or file.py:function giving a torch module."),
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="Weights of file.py:function: .safetensors, or a state dict (.pt, .pth).")
+]
+Data = Annotated[str | None, typer.Option("--data", help="A known data set (see `neuro data`) or a path.")]
+Root = Annotated[Path | None, typer.Option("--data-root", help="Folder that holds data sets; also NEURO_DATA.")]
+Shape = Annotated[
+    str | None, typer.Option("--shape", help="Shape of one sample where no data set says it, e.g. 1,28,28.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Seed = Annotated[int, typer.Option(help="Everything random follows from it.", min=0)]
+Samples = Annotated[int | None, typer.Option(help="Use only the first so many test samples.", min=1)]
+Steps = Annotated[int, typer.Option("--steps", "-T", help="Time steps.")]
+
+progress = Console(stderr=True)
+"""Progress and remarks; results are printed on stdout."""
+
+
+def say(text: str) -> None:
+    """A remark on stderr, as it is."""
+    progress.print(text, markup=False, highlight=False)
+
+
+def console() -> Console:
+    """Where results are printed: as wide as the terminal, 120 columns where there is none."""
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
+def print_json(value: Mapping[str, Any] | list[Any]) -> None:
+    """A result as JSON with a fixed layout."""
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def check_steps(steps: int) -> int:
+    """Refuse a bad number of steps before any work."""
+    if not 1 <= steps <= 100_000:
+        raise ParameterError(f"--steps must lie in 1..100000, got {steps}")
+    return steps
+
+
+def check_out(out: Path | None) -> None:
+    """Refuse a place that cannot be written before any work."""
+    if out is None:
+        return
+    if out.is_dir():
+        raise ParameterError(f"--out {out} is a folder; name a file")
+    if not out.parent.is_dir():
+        raise ParameterError(f"--out {out}: there is no folder {out.parent}; make it first")
+
+
+def read_data(name: str | None, root: Path | None) -> Split | None:
+    """The data set of --data, or None."""
+    return None if name is None else datasets.load(name, root)
+
+
+def need_data(name: str | None, root: Path | None, why: str) -> Split:
+    """The data set of --data; ParameterError where it is missing."""
+    split = read_data(name, root)
+    if split is None:
+        raise ParameterError(f"--data is missing: {why}; `neuro data` lists what there is")
+    return split
+
+
+def read_model(model: str, weights: Path | None, split: Split | None, shape: str | None) -> Graph:
+    """The network of a MODEL argument as a Graph, traced where it is torch code."""
+    if model.endswith((".h5", ".hdf5")):
+        return load(model)
+    source = load_program(Path(model)) if model.endswith(".pt2") else load_module(model, weights)
+    return trace(source, _example(split, shape), name=Path(model.split(":")[0]).stem)
+
+
+def _example(split: Split | None, shape: str | None) -> torch.Tensor:
+    if shape is not None:
+        try:
+            sizes = tuple(int(size) for size in shape.split(","))
+        except ValueError:
+            sizes = ()
+        if not sizes or min(sizes) < 1 or math.prod(sizes) > 10**8:
+            raise ParameterError(f"--shape must be positive integers with commas, e.g. 1,28,28, got {shape!r}")
+    elif split is not None:
+        sizes = split.features
+    else:
+        raise ParameterError("tracing needs the shape of a sample: give --data NAME or --shape 1,28,28")
+    return torch.rand(2, *sizes, generator=torch.Generator().manual_seed(0))
+
+
+def accuracy_of(outputs: torch.Tensor, labels: torch.Tensor) -> float:
+    """Share of samples whose largest output is their label."""
+    return float((outputs.argmax(1) == labels).float().mean())

@@ -1,0 +1,72 @@
+"""neuro simulate: run a network on a data set and count what it does."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from rich.table import Table
+
+from neuro.cli.arguments import (
+    Data,
+    Json,
+    Model,
+    Root,
+    Samples,
+    Steps,
+    Weights,
+    accuracy_of,
+    check_steps,
+    console,
+    need_data,
+    print_json,
+    read_model,
+)
+from neuro.counts import Tally
+from neuro.simulate import has_neurons
+from neuro.simulate import simulate as simulate_graph
+
+SHOWN = ("macs", "accumulates", "spikes", "updates", "weight_words", "state_words", "activation_words")
+
+
+def simulate(
+    model: Model,
+    weights: Weights = None,
+    data: Data = None,
+    data_root: Root = None,
+    steps: Steps = 32,
+    samples: Samples = None,
+    as_json: Json = False,
+) -> None:
+    """Run a network on the test samples: accuracy, and counts for every node.
+
+    Example: `neuro simulate snn.h5 --data mnist-5k --steps 16`
+    """
+    check_steps(steps)
+    split = need_data(data, data_root, "there is nothing to run on")
+    graph = read_model(model, weights, split, None)
+    x, y = split.test_x[:samples], split.test_y[:samples]
+    run = simulate_graph(graph, x, steps=steps if has_neurons(graph) else None, progress=True)
+    counts, size = run.counts, len(y)
+    nodes = {name: tally for name, tally in counts.nodes.items() if tally != Tally()}
+    accuracy = accuracy_of(run.outputs, y)
+    if as_json:
+        print_json(
+            {
+                "model": graph.name,
+                "accuracy": accuracy,
+                "test_samples": size,
+                "latency_ticks": counts.steps,
+                "total": {item.name: getattr(counts.total, item.name) / size for item in fields(Tally)},
+                "nodes": {
+                    n: {item.name: getattr(t, item.name) / size for item in fields(Tally)} for n, t in nodes.items()
+                },
+            }
+        )
+        return
+    table = Table("node", *SHOWN, title=f"{graph.name}: per sample")
+    for name, tally in (*nodes.items(), ("total", counts.total)):
+        table.add_row(name, *(f"{getattr(tally, what) / size:,.0f}" for what in SHOWN))
+    console().print(table)
+    console().print(
+        f"accuracy {100 * accuracy:.2f} % on {size:,} test samples, {counts.steps} ticks end to end", highlight=False
+    )

@@ -1,0 +1,126 @@
+"""Nodes with a membrane: their equations are written once more as code in `neuro.dynamics.step`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from neuro.errors import ParameterError, ShapeError
+from neuro.graph import Node, Shape
+from neuro.nodes.pooling import MaxPool
+
+Reset = Literal["subtract", "zero"]
+
+
+class Neuron(Node):
+    """A population with state: one neuron per feature. Parameters are scalars or broadcast against the features."""
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        (shape,) = shapes
+        for name, tensor in self.tensors():
+            try:
+                fits = torch.broadcast_shapes(shape, tensor.shape) == torch.Size(shape)
+            except RuntimeError:
+                fits = False
+            if not fits:
+                raise ShapeError(f"{self.kind}: {name} of shape {tuple(tensor.shape)} does not broadcast to {shape}")
+        return shape
+
+    def output_dtype(self, *dtypes: torch.dtype) -> torch.dtype:
+        return torch.float32
+
+
+class Spiking(Neuron):
+    """A population whose output is 0 or 1 at every step."""
+
+    theta: Tensor
+    v0: Tensor
+    reset: Reset
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if bool((self.theta.detach() <= 0).any()):
+            raise ParameterError(f"{self.kind}: theta must be > 0, got {float(self.theta.min())}")
+        if self.reset not in ("subtract", "zero"):
+            raise ParameterError(f"{self.kind}: reset must be 'subtract' or 'zero', got {self.reset!r}")
+
+
+def _check_decay(kind: str, beta: Tensor) -> None:
+    if bool(((beta.detach() < 0) | (beta.detach() > 1)).any()):
+        raise ParameterError(f"{kind}: beta must lie in [0, 1], got {float(beta.min())}..{float(beta.max())}")
+
+
+@dataclass(frozen=True, eq=False)
+class IF(Spiking):
+    """v <- v + i;  z = [v >= theta];  then v <- v - theta z ("subtract") or v <- (1 - z) v ("zero").
+
+    theta, v0 and i in the units of the pre-activation. Rueckauer et al. 2017, eq. 1-3.
+    """
+
+    theta: Tensor
+    v0: Tensor
+    reset: Reset = "subtract"
+
+
+@dataclass(frozen=True, eq=False)
+class LIF(Spiking):
+    """v <- beta v + i;  z = [v >= theta];  then v <- v - theta z ("subtract") or v <- (1 - z) v ("zero").
+
+    beta = exp(-dt / tau), the exact decay over one step. Gerstner et al. 2014, ch. 1.
+    """
+
+    beta: Tensor
+    theta: Tensor
+    v0: Tensor
+    reset: Reset = "subtract"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_decay("LIF", self.beta)
+
+
+@dataclass(frozen=True, eq=False)
+class LI(Neuron):
+    """v <- beta v + i;  the output is v: a leaky read-out that never fires."""
+
+    beta: Tensor
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_decay("LI", self.beta)
+
+
+@dataclass(frozen=True, eq=False)
+class MaxCount(Neuron):
+    """S_j <- S_j + z_j;  the output is 1 when max_j S_j over the window grew in this step: a max-pool of spike counts.
+
+    Counts grow by at most one a step, so does their maximum: the output count equals the largest input count, always.
+    Window as in `MaxPool`; the input must be spikes.
+    """
+
+    kernel: Shape
+    stride: Shape
+    padding: Shape
+    ceil: bool = False
+
+    @property
+    def window(self) -> MaxPool:
+        return MaxPool(self.kernel, self.stride, self.padding, self.ceil)
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        return self.window.output_shape(*shapes)
+
+
+@dataclass(frozen=True, eq=False)
+class Readout(Neuron):
+    """v <- v + i from step `start` on;  the output is v / (steps counted so far): the mean current. Never fires."""
+
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.start < 0:
+            raise ParameterError(f"Readout: start must be >= 0, got {self.start}")

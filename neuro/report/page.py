@@ -1,0 +1,98 @@
+"""Rows as one HTML page that needs nothing but itself: no network, no server, no second file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import cast
+
+import plotly.graph_objects as go
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from neuro.atomic import replacing
+from neuro.report.conclusions import conclusions
+from neuro.report.row import UNCONFIRMED, Row
+from neuro.report.sheet import LEGEND, sheet
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """A heading, what one sees (paragraphs end at blank lines), a plot, and a list that opens on demand."""
+
+    title: str
+    text: str
+    figure: go.Figure | None = None
+    details: tuple[str, ...] = ()
+    details_title: str = "Details"
+
+    @property
+    def paragraphs(self) -> list[str]:
+        return [" ".join(part.split()) for part in self.text.split("\n\n") if part.strip()]
+
+
+def page(
+    rows: Sequence[Row],
+    *,
+    title: str,
+    sections: Sequence[Section] = (),
+    assumptions: Sequence[str] = (),
+    energy_notes: Sequence[str] = (),
+) -> str:
+    """The comparison as HTML. Equal arguments give equal bytes.
+
+    Beside what is given, the page lists the conclusions that follow from the rows, how every number is known, and every
+    number that is assumed or recalled. All texts are escaped. A content security policy forbids any request.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(_read("page.html.j2"))
+    return template.render(
+        title=title,
+        rows=rows,
+        sheet=sheet(rows),
+        legend=LEGEND,
+        conclusions=conclusions(rows),
+        sections=[(section, _embedded(section.figure)) for section in sections],
+        assumptions=[*assumptions, *_unconfirmed(rows, assumptions)],
+        energy_notes=energy_notes,
+        css=Markup(_read("page.css")),
+        plotly=Markup(get_plotlyjs()) if any(section.figure is not None for section in sections) else None,
+    )
+
+
+def write_page(
+    path: str | Path,
+    rows: Sequence[Row],
+    *,
+    title: str,
+    sections: Sequence[Section] = (),
+    assumptions: Sequence[str] = (),
+    energy_notes: Sequence[str] = (),
+) -> Path:
+    """Write the page to `path`, whole or not at all. Raises FileError where the folder refuses."""
+    target = Path(path)
+    text = page(rows, title=title, sections=sections, assumptions=assumptions, energy_notes=energy_notes)
+    with replacing(target) as part:
+        part.write_text(text, encoding="utf-8")
+    return target
+
+
+def _read(name: str) -> str:
+    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _embedded(figure: go.Figure | None) -> Markup | None:
+    """A figure as JSON that cannot end the script element it stands in."""
+    if figure is None:
+        return None
+    text = cast(str, figure.to_json())
+    return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+
+
+def _unconfirmed(rows: Sequence[Row], said: Sequence[str]) -> list[str]:
+    """The assumed and recalled sources of the rows that are not among the assumptions already."""
+    found = (str(known) for row in rows for known in row.provenance.values() if known.how in UNCONFIRMED)
+    return [text for text in dict.fromkeys(found) if text not in said]

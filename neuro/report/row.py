@@ -1,0 +1,156 @@
+"""One row of a comparison: what a network is, what one inference takes, what that costs, how each number is known."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
+from typing import Any, Literal, NoReturn, get_args
+
+from neuro.errors import DataError, ParameterError
+
+How = Literal["measured", "modelled", "quoted", "assumed", "recalled"]
+
+UNCONFIRMED: tuple[How, ...] = ("assumed", "recalled")
+"""Ways of knowing that say so wherever the number is shown."""
+
+
+def clean(text: object, what: str) -> str:
+    """`text` on one line; raises ParameterError where it is no text, empty, or holds control characters."""
+    if not isinstance(text, str):
+        raise ParameterError(f"{what} must be text, got {type(text).__name__}")
+    line = " ".join(text.split())
+    if not line or not line.isprintable():
+        raise ParameterError(f"{what} must be non-empty, printable text, got {text!r}")
+    return line
+
+
+@dataclass(frozen=True, order=True)
+class Provenance:
+    """How a number is known and where it comes from."""
+
+    how: How
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.how not in get_args(How):
+            raise ParameterError(f"provenance must be one of {', '.join(get_args(How))}, got {self.how!r}")
+        object.__setattr__(self, "source", clean(self.source, f"the source of a {self.how} number"))
+
+    def __str__(self) -> str:
+        return f"{self.how}: {self.source}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network in a comparison. None stands for "does not apply" or "not known", never for zero.
+
+    `accuracy` and `accuracy_sd` (standard deviation over seeds) are fractions from 0 to 1. `parameters_stored` counts
+    every stored number, `parameters_active` those that work on one sample. `macs`, `accumulates`, `spikes` and the
+    energies in joules are means over samples, per inference; `latency_ticks` are the steps until the answer.
+    The three energies are three models (operations; operations and memory; constants of a chip) and are never added.
+    `provenance` maps names of these columns to how and whence the number is known; `notes` are remarks on the row.
+    Raises ParameterError for NaN, infinite or negative numbers and for text no terminal should see.
+    """
+
+    model: str
+    accuracy: float | None = None
+    accuracy_sd: float | None = None
+    parameters_stored: int | None = None
+    parameters_active: int | None = None
+    macs: float | None = None
+    accumulates: float | None = None
+    spikes: float | None = None
+    energy_operations_J: float | None = None
+    energy_memory_J: float | None = None
+    energy_chip_J: float | None = None
+    latency_ticks: float | None = None
+    provenance: Mapping[str, Provenance] = field(default_factory=dict, hash=False)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        put = object.__setattr__
+        put(self, "model", clean(self.model, "the model of a row"))
+        for column in COLUMNS:
+            put(self, column, _number(getattr(self, column), column, self.model))
+        for column, known in self.provenance.items():
+            if column not in COLUMNS:
+                raise ParameterError(
+                    f"row {self.model!r}: provenance names {column!r}; columns are {', '.join(COLUMNS)}"
+                )
+            if not isinstance(known, Provenance):
+                raise ParameterError(f"row {self.model!r}: provenance of {column} must be a Provenance, got {known!r}")
+        put(self, "provenance", {column: self.provenance[column] for column in COLUMNS if column in self.provenance})
+        if isinstance(self.notes, str):
+            raise ParameterError(f"row {self.model!r}: notes must be a tuple of texts, got one text")
+        put(self, "notes", tuple(clean(note, f"a note of row {self.model!r}") for note in self.notes))
+
+    @property
+    def spiking(self) -> bool:
+        """Whether spikes were counted at all, be they zero."""
+        return self.spikes is not None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values under the JSON keys, in their fixed order."""
+        plain: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
+        known = {column: {"how": item.how, "source": item.source} for column, item in self.provenance.items()}
+        return plain | {"provenance": known, "notes": list(self.notes)}
+
+    def to_json(self) -> str:
+        """One line of ASCII JSON; equal rows give equal bytes."""
+        return json.dumps(self.as_dict(), allow_nan=False)
+
+    @classmethod
+    def from_json(cls, line: str) -> Row:
+        """The row that `to_json` wrote. Raises DataError where it is no row, ParameterError where a value is bad."""
+        try:
+            plain = json.loads(line, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"row: not valid JSON ({error}); write rows with Row.to_json") from error
+        if not isinstance(plain, dict):
+            raise DataError(f"row: must be a JSON object, got {type(plain).__name__}; write rows with Row.to_json")
+        names = {item.name for item in fields(cls)}
+        missing, unknown = sorted(names - plain.keys()), sorted(plain.keys() - names)
+        if missing or unknown:
+            said = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(
+                unknown
+            )
+            raise DataError(f"row: {' and '.join(said)}; write rows with Row.to_json")
+        try:
+            known = {column: Provenance(item["how"], item["source"]) for column, item in plain["provenance"].items()}
+            notes = plain["notes"]
+            if not isinstance(notes, list):
+                raise TypeError("notes is no list")
+        except (AttributeError, TypeError, KeyError) as error:
+            raise DataError(f"row: provenance or notes is malformed ({error}); write rows with Row.to_json") from error
+        return cls(**{**plain, "provenance": known, "notes": tuple(notes)})
+
+
+COLUMNS = tuple(item.name for item in fields(Row) if item.name not in ("model", "provenance", "notes"))
+"""The columns that hold numbers."""
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not a number JSON knows")
+
+
+def _number(value: object, column: str, model: str) -> int | float | None:
+    """A plain Python number in one canonical form, so that equal rows have equal bytes."""
+    if value is None:
+        return None
+    where = f"row {model!r}: {column}"
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise ParameterError(f"{where} must be a number or None, got {value!r}")
+    plain = int(value) if isinstance(value, Integral) else float(value)
+    if not math.isfinite(plain) or plain < 0:
+        raise ParameterError(f"{where} must be finite and at least 0, got {value!r}")
+    fraction = column.startswith(("accuracy", "energy"))
+    if column.startswith("accuracy") and plain > 1:
+        raise ParameterError(f"{where} is a fraction from 0 to 1, got {value!r}")
+    if column.startswith("parameters") and plain != int(plain):
+        raise ParameterError(f"{where} must be a whole number, got {value!r}")
+    if fraction:
+        return float(plain) + 0.0
+    return int(plain) if plain == int(plain) else plain

@@ -1,0 +1,294 @@
+"""Run a network on data and count what it did.
+
+A graph without loops runs layer by layer: each layer computes all time steps at once. Linear nodes see (time * batch)
+rows, neurons run through a kernel fused over time. A value that does not change in time is computed once and held.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from neuro.counts import Counts, Tally, Traffic, experts_counts, tally, tally_neurons
+from neuro.dynamics import rest
+from neuro.errors import ParameterError, ShapeError
+from neuro.graph import Graph, Input, Stateless
+from neuro.kernels import Kernel, run_steps
+from neuro.kernels.cpu import active
+from neuro.nodes import (
+    Concat,
+    Experts,
+    MaxCount,
+    MaxPool,
+    Neuron,
+    Pad,
+    Permute,
+    Readout,
+    Reshape,
+    Slice,
+    Spiking,
+    Weighted,
+)
+
+Recordable = Literal["spikes", "v", "outputs"]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a simulation gave.
+
+    `outputs` (batch, *features): the read-out at the last step, or the mean firing rate where the last node spikes.
+    `recordings["spikes"][node]` and `["v"][node]` are (time, batch, *features); `["outputs"]` holds the read-out after
+    every step under the name of the last node.
+    """
+
+    outputs: Tensor
+    counts: Counts
+    recordings: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+
+def has_neurons(graph: Graph) -> bool:
+    """Whether the graph needs time steps."""
+    return any(isinstance(node, Neuron) for node in graph.nodes.values())
+
+
+def depth(graph: Graph) -> int:
+    """The largest number of spiking populations on a path: ticks before the last one of a pipelined chip answers."""
+    level: dict[str, int] = {}
+    for name, node in graph.nodes.items():
+        below = max((level[source] for source in graph.sources[name]), default=0)
+        level[name] = below + isinstance(node, Spiking)
+    return level[graph.output]
+
+
+def carries_spikes(graph: Graph, spiking_inputs: bool = False) -> set[str]:
+    """Names whose output consists of zeros and ones at every step."""
+    moves = (Reshape, Permute, Slice, Concat, MaxPool)
+    binary: set[str] = set()
+    for name, node in graph.nodes.items():
+        from_spikes = all(source in binary for source in graph.sources[name])
+        padded = isinstance(node, Pad) and node.value == 0
+        if (
+            isinstance(node, Spiking | MaxCount)
+            or (isinstance(node, Input) and spiking_inputs)
+            or ((isinstance(node, moves) or padded) and from_spikes)
+        ):
+            binary.add(name)
+    return binary
+
+
+def _samples_per_chunk(graph: Graph, steps: int, memory: float) -> int:
+    widest = sorted((math.prod(shape) for shape in graph.shapes.values()), reverse=True)[:3]
+    return max(1, int(memory / (4 * steps * max(sum(widest), 1))))
+
+
+def _check(graph: Graph, x: Tensor, steps: int | None) -> tuple[int, bool]:
+    if len(graph.inputs) != 1:
+        raise ParameterError(f"{graph.name!r} has {len(graph.inputs)} inputs; simulate takes networks with one")
+    shape = graph.shapes[graph.inputs[0]]
+    timed = x.ndim == len(shape) + 2 and tuple(x.shape[2:]) == shape
+    if not timed and tuple(x.shape[1:]) != shape:
+        sizes = ", ".join(map(str, shape))
+        raise ShapeError(f"{graph.name!r} takes (batch, {sizes}) or (time, batch, {sizes}), got {tuple(x.shape)}")
+    if not x.is_floating_point():
+        raise ShapeError(f"{graph.name!r} takes floating-point input, got {x.dtype}")
+    if not bool(torch.isfinite(x).all()):
+        raise ParameterError(f"the input of {graph.name!r} holds NaN or infinite values")
+    if not has_neurons(graph):
+        if (steps is not None and (isinstance(steps, bool) or steps != 1)) or timed:
+            raise ParameterError(f"{graph.name!r} has no neurons and knows no time; leave steps out")
+        return 1, False
+    if steps is None and timed:
+        steps = x.shape[0]
+    if steps is None:
+        raise ParameterError(f"{graph.name!r} has neurons: say how many steps to simulate, e.g. steps=32")
+    if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= 1_000_000:
+        raise ParameterError(f"steps must be an integer from 1 to 1000000, got {steps!r}")
+    if timed and x.shape[0] != steps:
+        raise ShapeError(f"the input has {x.shape[0]} steps but steps={steps}")
+    return steps, timed
+
+
+def simulate(
+    graph: Graph,
+    x: Tensor,
+    *,
+    steps: int | None = None,
+    record: Sequence[Recordable] = (),
+    kernel: Kernel = "auto",
+    memory: float = 5e8,
+    progress: bool = False,
+    count: bool = True,
+) -> Run:
+    """Run `graph` on `x` and count what happened.
+
+    x: (batch, *features), held constant as an input current over all steps; or (time, batch, *features). A graph
+    without neurons runs once, as the plain network it is. `record` keeps "spikes", "v" (potentials after reset) or
+    "outputs" of every step. The batch is cut so that the widest layers need at most `memory` bytes. `count=False` skips
+    the counting. Raises ParameterError and ShapeError before any work.
+    """
+    steps, timed = _check(graph, x, steps)
+    for wish in record:
+        if wish not in ("spikes", "v", "outputs"):
+            raise ParameterError(f"record takes 'spikes', 'v' and 'outputs', got {wish!r}")
+    spiking_input = timed and bool(((x == 0) | (x == 1)).all())
+    samples = x.shape[1] if timed else x.shape[0]
+    if samples < 1:
+        raise ShapeError(f"the input of {graph.name!r} holds no samples: {tuple(x.shape)}")
+    size = _samples_per_chunk(graph, steps, memory)
+    series = x if timed else x[None]
+    runs = []
+    with torch.no_grad():
+        for start in _bar(range(0, samples, size), progress, f"simulate {graph.name}"):
+            chunk = _Chunk(graph, steps, tuple(record), kernel, spiking_input, count)
+            runs.append(chunk.run(series[:, start : start + size].to(torch.float32)))
+    counts = runs[0].counts
+    for run in runs[1:]:
+        counts = counts + run.counts
+    recordings = {
+        wish: {name: torch.cat([run.recordings[wish][name] for run in runs], 1) for name in runs[0].recordings[wish]}
+        for wish in runs[0].recordings
+    }
+    return Run(torch.cat([run.outputs for run in runs]), counts, recordings)
+
+
+def _bar(items: range, progress: bool, title: str) -> Iterable[int]:
+    if not progress or len(items) < 2 or not sys.stderr.isatty() or os.environ.get("NEURO_PROGRESS") == "0":
+        return items
+    return _rich_bar(items, title)
+
+
+def _rich_bar(items: range, title: str) -> Iterator[int]:
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, description=title, console=Console(stderr=True), transient=True)
+
+
+def plain_counts(graph: Graph, x: Tensor) -> Counts:
+    """Counts of a network without neurons on x (batch, *features)."""
+    return simulate(graph, x).counts
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """One pass of a part of the batch through all nodes; values are (time or 1, batch, *features)."""
+
+    graph: Graph
+    steps: int
+    record: tuple[str, ...]
+    kernel: Kernel
+    spiking_input: bool
+    count: bool
+
+    def run(self, x: Tensor) -> Run:
+        graph, batch = self.graph, x.shape[1]
+        binary = carries_spikes(graph, self.spiking_input)
+        waiting = {name: len(readers) for name, readers in graph.targets.items()}
+        values: dict[str, Tensor] = {}
+        flows: dict[str, Traffic] = {}
+        tallies: dict[str, Tally] = {}
+        recordings: dict[str, dict[str, Tensor]] = {wish: {} for wish in self.record}
+        for name, node in graph.nodes.items():
+            given = [values[source] for source in graph.sources[name]]
+            if isinstance(node, Input):
+                values[name] = x
+                tallies[name] = Tally(spikes=int(x.sum())) if self.spiking_input else Tally()
+            elif isinstance(node, Neuron):
+                values[name] = self._neurons(name, node, given[0], recordings)
+                if self.count:
+                    flows[name] = _traffic(values[name], name in binary)
+                    fired = int(flows[name].active.sum()) if name in binary else 0
+                    size, batch = math.prod(graph.shapes[name]), x.shape[1]
+                    tallies[name] = tally_neurons(node, size, batch, self.steps, fired, None)
+            elif isinstance(node, Stateless):
+                values[name] = _forward(node, self._averaged(name, given))
+                if self.count:
+                    if isinstance(node, Experts):
+                        tallies[name] = experts_counts(node, given[0].flatten(0, 1))
+                    else:
+                        for source, value in zip(graph.sources[name], given, strict=True):
+                            if source not in flows:
+                                flows[source] = _traffic(value, source in binary)
+                        seen = tuple(flows[source] for source in graph.sources[name])
+                        tallies[name] = tally(node, seen, graph.shapes[name])
+            for source in graph.sources[name]:
+                waiting[source] -= 1
+                if not waiting[source]:
+                    del values[source]
+                    flows.pop(source, None)
+        output = values[graph.output]
+        if "outputs" in self.record:
+            recordings["outputs"][graph.output] = output.expand(self.steps, *output.shape[1:])
+        last = graph.nodes[graph.output]
+        final = output.mean(0) if isinstance(last, Spiking | MaxCount) else output[-1]
+        precision = (
+            "int8"
+            if any(not t.is_floating_point() for n in graph.nodes.values() for _, t in n.tensors())
+            else "float32"
+        )
+        ticks = self.steps + depth(graph) if has_neurons(graph) else 1
+        return Run(final, Counts(batch, ticks, tallies, precision), recordings)
+
+    def _averaged(self, name: str, given: list[Tensor]) -> list[Tensor]:
+        """The inputs of a node, averaged over time where only a plain Readout reads a weighted sum of them.
+
+        The read-out is the mean over time of a linear map, which is the map of the mean: one product in place of many.
+        """
+        node, readers = self.graph.nodes[name], self.graph.targets[name]
+        reader = self.graph.nodes[readers[0]] if len(readers) == 1 else None
+        plain = isinstance(reader, Readout) and reader.start == 0 and not {"v", "outputs"} & set(self.record)
+        if not (plain and isinstance(node, Weighted) and node.weight.is_floating_point()) or len(given[0]) == 1:
+            return given
+        return [given[0].mean(0, keepdim=True)]
+
+    def _neurons(
+        self, name: str, node: Neuron, current: Tensor, recordings: dict[str, dict[str, Tensor]]
+    ) -> Tensor:
+        batch, shape = current.shape[1], tuple(current.shape[2:])
+        keep = "v" in self.record
+        if isinstance(node, Readout) and not keep and "outputs" not in self.record:
+            value = _mean_current(node, current, self.steps)
+        elif isinstance(node, MaxCount) and not keep:
+            value = _count_maxima(node, current, self.steps)
+        else:
+            state = rest(node, batch, shape, current.dtype)
+            _, value, potentials = run_steps(node, state, current, self.steps, keep, self.kernel)
+            if potentials is not None:
+                recordings["v"][name] = potentials
+        if isinstance(node, Spiking | MaxCount) and "spikes" in self.record:
+            recordings["spikes"][name] = value.to(torch.bool)
+        return value
+
+
+def _mean_current(node: Readout, current: Tensor, steps: int) -> Tensor:
+    """The last output of a Readout without the series before it: its sum over time, in one go."""
+    if current.shape[0] == 1:
+        return current if steps > node.start else torch.zeros_like(current)
+    kept = current[node.start :]
+    return kept.sum(0, keepdim=True) / max(steps - node.start, 1)
+
+
+def _count_maxima(node: MaxCount, spikes: Tensor, steps: int) -> Tensor:
+    """All outputs of a MaxCount at once: differences of the pooled cumulative counts."""
+    counts = spikes.expand(steps, *spikes.shape[1:]).cumsum(0)
+    pooled = _forward(node.window, [counts])
+    return torch.diff(pooled, dim=0, prepend=torch.zeros_like(pooled[:1]))
+
+
+def _forward(node: Stateless, given: list[Tensor]) -> Tensor:
+    times = max(value.shape[0] for value in given)
+    batch = given[0].shape[1]
+    rows = [value.expand(times, *value.shape[1:]).flatten(0, 1) for value in given]
+    return node.forward(*rows).unflatten(0, (times, batch))
+
+
+def _traffic(value: Tensor, binary: bool) -> Traffic:
+    return Traffic(tuple(value.shape[2:]), active(value), value.shape[0] * value.shape[1], binary)

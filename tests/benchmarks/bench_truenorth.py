@@ -1,0 +1,101 @@
+"""Milliseconds per tick of a full simulated chip: `python tests/benchmarks/bench_truenorth.py [--quick] [--json]`.
+
+4,096 cores, 1,048,576 neurons, 128 synapses per neuron on average (half of each crossbar), random targets and delays, 20 Hz.
+`uniform`: all neurons share weights and threshold (tables are stored once); `varied`: weights, thresholds and floors differ from
+neuron to neuron, so that every table is read in full. Real time is 1.0 ms per tick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from hardware_targets.truenorth import CoreShape, Network, Targets, make_cores, make_network, rest, run
+
+WARM_UP = 100
+
+
+def random_chip(cores: int = 4096, rate: float = 20.0, kind: str = "uniform", seed: int = 0) -> Network:
+    """A random network of neurons that a leak of 1 per tick drives to `rate` spikes per second. kind: uniform, varied, stochastic."""
+    rng, shape = np.random.default_rng(seed), CoreShape()
+    size = (cores, shape.neurons)
+    crossbar = rng.integers(0, 1 << 64, (cores, shape.axons, shape.neurons // 64), dtype=np.uint64)
+    period = round(1000 / rate)
+    fields: dict[str, Any] = {"alpha": period, "leak": 1, "floor": True, "v": rng.integers(0, period, size)}
+    weights: Any = [1, -1, 2, -2]
+    if kind == "varied":
+        sizes = rng.integers(1, 3, (*size, 1)) * rng.integers(1, 3, (*size, 2))
+        weights = np.concatenate([sizes, -sizes], -1)
+        spread = max(1, period // 10)
+        fields |= {"alpha": period + rng.integers(-spread, spread + 1, size), "beta": rng.integers(0, 20, size)}
+    if kind == "stochastic":
+        # Every mode at once: |s| and lambda of 255 always toss a one, so the rate stays that of the deterministic chip.
+        weights = [255, -255, 255, -255]
+        fields |= {"stochastic_weights": True, "stochastic_leak": True, "leak": 255, "mask": 3, "alpha": max(1, period - 1)}
+    made = make_cores(shape, crossbar, rng.integers(0, 4, (cores, shape.axons)), weights, **fields)
+    targets = Targets(rng.integers(0, cores, size), rng.integers(0, shape.axons, size), rng.integers(1, 16, size))
+    return make_network(shape, made, targets, seed=seed)
+
+
+def measure(network: Network, ticks: int, repeats: int, threads: int) -> dict[str, float]:
+    """Best of `repeats` runs of `ticks` ticks, without the fixed cost of a call."""
+    state = run(network, rest(network), WARM_UP, threads=threads).state
+    best, fixed = float("inf"), float("inf")
+    for _ in range(repeats):
+        began = time.perf_counter()
+        run(network, state, 0, threads=threads)
+        between = time.perf_counter()
+        done = run(network, state, ticks, threads=threads)
+        best, fixed = min(best, time.perf_counter() - between), min(fixed, between - began)
+    seconds = (best - fixed) / ticks
+    events = float(done.counts["synaptic_events"].mean())
+    return {
+        "ms_per_tick": 1e3 * seconds,
+        "hz": 1e3 * float(done.counts["spikes"].mean()) / network.neurons,
+        "synaptic_events_per_tick": events,
+        "synaptic_events_per_second": events / seconds,
+        "megabytes": network.nbytes() / 1e6,
+    }
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--quick", action="store_true", help="only the full chip at 20 Hz")
+    arguments.add_argument("--json", action="store_true")
+    arguments.add_argument("--threads", type=int, default=min(2, numba.config.NUMBA_NUM_THREADS))
+    arguments.add_argument("--ticks", type=int, default=200)
+    arguments.add_argument("--repeats", type=int, default=5)
+    a = arguments.parse_args()
+    cases: list[tuple[int, float, str]] = [(4096, 20, kind) for kind in ("uniform", "varied", "stochastic")]
+    if not a.quick:
+        cases += [(4096, rate, "uniform") for rate in (1, 5, 10, 50, 100)]
+        cases += [(cores, 20, "uniform") for cores in (64, 256, 1024, 2048)]
+    rows = []
+    for cores, rate, kind in cases:
+        row = {"cores": cores, "kind": kind} | measure(random_chip(cores, rate, kind), a.ticks, a.repeats, a.threads)
+        rows.append(row)
+        if not a.json:
+            print(
+                f"{cores:5d} cores  {row['hz']:6.1f} Hz  {kind:10s}  {row['ms_per_tick']:7.3f} ms per tick  "
+                f"{row['synaptic_events_per_second'] / 1e9:6.2f} G synaptic events/s  {row['megabytes']:6.1f} MB",
+                flush=True,
+            )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    if a.json:
+        print(json.dumps({"rows": rows, "peak_resident_MB": peak, "threads": a.threads}))
+    else:
+        print(f"peak resident memory {peak:.0f} MB, {a.threads} threads")
+
+
+if __name__ == "__main__":
+    main()
