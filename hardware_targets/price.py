@@ -201,7 +201,7 @@ def _chip_bill(counts: Counts, chip: Chip) -> Bill:
         "hop": total.hops,
     }
     joules: dict[str, float] = {}
-    included = chip.energy["included"] if "included" in chip.energy else None
+    included = chip.energy.get("included")
     if included is not None:
         notes.append(f"The price of a synaptic event holds {included}: {included.source}.")
     for name, counted in events.items():

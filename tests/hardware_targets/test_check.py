@@ -12,9 +12,8 @@ import torch
 from hardware_targets.check import check
 from hardware_targets.chip import load_chip
 from hardware_targets.demand import Demand, Population
-from hardware_targets.loihi.program import Conv2d, Dense, Input, Program, Sparse
+from hardware_targets.loihi.program import Conv2d, Dense, Input, Program
 from hardware_targets.loihi.program import Population as Neurons
-from hardware_targets.lower import matrix_of
 from hardware_targets.place import place
 from neuro.errors import ParameterError, UnsupportedNode
 from neuro.graph import Graph, Node
@@ -50,8 +49,8 @@ def spiking() -> IF:
 
 
 def network(activation: type[Node] | None = None) -> tuple[Graph, Program]:
-    """The same weights as a Graph and as the Program a compiler makes of it."""
-    conv, pooled, last = integers(8, 2, 3, 3), integers(6, 8, 3, 3), integers(10, 6 * 25)
+    """The same weights as a Graph and as the Program a compiler makes of it, pools multiplied into what follows."""
+    conv, pooled, last = integers(8, 2, 3, 3), integers(6, 8, 3, 3), integers(10, 6)
     nodes = [
         ("x", GraphInput((2, 14, 14))),
         ("conv", Conv(conv, None, (1, 1), (1, 1))),
@@ -59,31 +58,29 @@ def network(activation: type[Node] | None = None) -> tuple[Graph, Program]:
         ("pool", AvgPool((2, 2), (2, 2), (0, 0))),
         ("conv2", Conv(pooled, None)),
         ("b", activation() if activation else spiking()),
-        ("flat", Reshape((6 * 25,))),
+        ("mean", AvgPool((5, 5), (5, 5), (0, 0))),
+        ("flat", Reshape((6,))),
         ("fc", Affine(last)),
         ("readout", Readout()),
     ]
     graph = chain(*nodes) if not activation else chain(*nodes[:-1])
-    pool = matrix_of(AvgPool((2, 2), (2, 2), (0, 0)), (8, 14, 14))
-    through = (matrix_of(Conv(pooled), (8, 7, 7)) @ pool).tocoo()
     program = Program(
         (Input("x", 2 * 14 * 14),),
         (
             Neurons("a", 8 * 196, vth=np.repeat(np.arange(8) + 1, 196)),
-            Neurons("b", 150, vth=np.arange(150) + 1),
+            Neurons("b", 150, vth=np.repeat(np.arange(6) + 1, 25)),
             Neurons("readout", 10, reset="none"),
         ),
         (
             Conv2d(source="x", target="a", weights=conv.int().numpy(), input_shape=(2, 14, 14), padding=1),
-            Sparse(
+            Conv2d(
                 source="a",
                 target="b",
-                weights=np.full(through.nnz, 10),
-                rows=through.row,
-                columns=through.col,
-                shape=through.shape,
+                weights=np.kron(pooled.int().numpy(), np.ones((2, 2), int)),
+                input_shape=(8, 14, 14),
+                stride=2,
             ),
-            Dense(source="b", target="readout", weights=last.int().numpy()),
+            Dense(source="b", target="readout", weights=np.repeat(last.int().numpy(), 25, axis=1)),
         ),
     )
     return graph, program
