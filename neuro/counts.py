@@ -6,6 +6,7 @@ Conventions, stated wherever the numbers are shown:
   included.
 - `effective_macs` leave out those whose input is zero (and the padding).
 - `accumulates` are additions that a binary spike causes: one for every non-zero weight it meets, borders respected.
+- Averages of spikes are graded: what reads them multiplies, but only where they are not zero.
 - `updates` are neuron-steps: every neuron of a population at every step, whether it fires or not.
 - Memory words: `weight_words` read, `activation_words` read and written, `state_words` (membrane potentials) read and
   written. A dense layer reads each weight once per sample and each activation once per layer. An event-driven layer
@@ -146,13 +147,15 @@ class Traffic:
     """What entered a node during a run: how often each element was not zero, and how many values entered at all.
 
     `active` has the feature shape of the input and sums over samples and steps; `presentations` is samples times steps
-    (steps = 1 for a constant input, which is computed once and held); `binary` says that all values were spikes.
+    (steps = 1 for a constant input, which is computed once and held). `binary`: all values were spikes. `graded`: they are
+    sums of spikes on their way, so that zeros cause no work.
     """
 
     shape: Shape
     active: Tensor
     presentations: int
     binary: bool
+    graded: bool = False
 
 
 @singledispatch
@@ -166,6 +169,8 @@ def _connection(node: Node, flow: Traffic, output: Shape, weights: int, dense_ma
     outputs = math.prod(output)
     if flow.binary:
         return Tally(accumulates=events, weight_words=events, state_words=2 * events)
+    if flow.graded:
+        return Tally(macs=events, effective_macs=events, weight_words=events, state_words=2 * events)
     return Tally(
         macs=dense_macs * flow.presentations,
         effective_macs=events,
@@ -202,7 +207,7 @@ def _(node: BatchNorm, traffic: tuple[Traffic, ...], output: Shape) -> Tally:
 @tally.register
 def _(node: AvgPool, traffic: tuple[Traffic, ...], output: Shape) -> Tally:
     (flow,) = traffic
-    if flow.binary:
+    if flow.binary or flow.graded:
         events = int((flow.active.to(torch.float64) * fan_out(node, flow.shape)).sum().item())
         return Tally(accumulates=events, state_words=2 * events)
     size = math.prod(output) * flow.presentations

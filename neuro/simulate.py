@@ -23,6 +23,8 @@ from neuro.graph import Graph, Input, Stateless
 from neuro.kernels import Kernel, run_steps
 from neuro.kernels.cpu import active
 from neuro.nodes import (
+    Add,
+    AvgPool,
     Concat,
     Experts,
     MaxCount,
@@ -32,6 +34,7 @@ from neuro.nodes import (
     Permute,
     Readout,
     Reshape,
+    Scale,
     Slice,
     Spiking,
     Weighted,
@@ -82,6 +85,18 @@ def carries_spikes(graph: Graph, spiking_inputs: bool = False) -> set[str]:
         ):
             binary.add(name)
     return binary
+
+
+def carries_sums_of_spikes(graph: Graph, binary: set[str]) -> set[str]:
+    """Names whose output is zero wherever no spike of this step has a share in it: nothing there, no work."""
+    graded = set(binary)
+    for name, node in graph.nodes.items():
+        unbiased = isinstance(node, Weighted) and node.bias is None
+        passing = isinstance(node, AvgPool | Add | Reshape | Permute | Slice | Concat | MaxPool)
+        scaled = (isinstance(node, Scale) and node.offset is None) or (isinstance(node, Pad) and node.value == 0)
+        if (unbiased or passing or scaled) and all(source in graded for source in graph.sources[name]):
+            graded.add(name)
+    return graded - binary
 
 
 def _samples_per_chunk(graph: Graph, steps: int, memory: float) -> int:
@@ -191,6 +206,7 @@ class _Chunk:
     def run(self, x: Tensor) -> Run:
         graph, batch = self.graph, x.shape[1]
         binary = carries_spikes(graph, self.spiking_input)
+        graded = carries_sums_of_spikes(graph, binary)
         waiting = {name: len(readers) for name, readers in graph.targets.items()}
         values: dict[str, Tensor] = {}
         flows: dict[str, Traffic] = {}
@@ -204,7 +220,7 @@ class _Chunk:
             elif isinstance(node, Neuron):
                 values[name] = self._neurons(name, node, given[0], recordings)
                 if self.count:
-                    flows[name] = _traffic(values[name], name in binary)
+                    flows[name] = _traffic(values[name], name in binary, False)
                     fired = int(flows[name].active.sum()) if name in binary else 0
                     size, batch = math.prod(graph.shapes[name]), x.shape[1]
                     tallies[name] = tally_neurons(node, size, batch, self.steps, fired, None)
@@ -213,10 +229,10 @@ class _Chunk:
                 if self.count:
                     if isinstance(node, Experts):
                         tallies[name] = experts_counts(node, given[0].flatten(0, 1))
-                    else:
+                    elif not self._joins_currents(name):
                         for source, value in zip(graph.sources[name], given, strict=True):
                             if source not in flows:
-                                flows[source] = _traffic(value, source in binary)
+                                flows[source] = _traffic(value, source in binary, source in graded)
                         seen = tuple(flows[source] for source in graph.sources[name])
                         tallies[name] = tally(node, seen, graph.shapes[name])
             for source in graph.sources[name]:
@@ -236,6 +252,11 @@ class _Chunk:
         )
         ticks = self.steps + depth(graph) if has_neurons(graph) else 1
         return Run(final, Counts(batch, ticks, tallies, precision), recordings)
+
+    def _joins_currents(self, name: str) -> bool:
+        """Whether a node only adds what membranes then integrate: they add up what arrives anyway."""
+        readers = self.graph.targets[name]
+        return isinstance(self.graph.nodes[name], Add) and all(isinstance(self.graph.nodes[r], Neuron) for r in readers)
 
     def _averaged(self, name: str, given: list[Tensor]) -> list[Tensor]:
         """The inputs of a node, averaged over time where only a plain Readout reads a weighted sum of them.
@@ -290,5 +311,5 @@ def _forward(node: Stateless, given: list[Tensor]) -> Tensor:
     return node.forward(*rows).unflatten(0, (times, batch))
 
 
-def _traffic(value: Tensor, binary: bool) -> Traffic:
-    return Traffic(tuple(value.shape[2:]), active(value), value.shape[0] * value.shape[1], binary)
+def _traffic(value: Tensor, binary: bool, graded: bool) -> Traffic:
+    return Traffic(tuple(value.shape[2:]), active(value), value.shape[0] * value.shape[1], binary, graded)

@@ -18,7 +18,9 @@ VERSION = 1
 
 
 def save_state(path: str | Path, network: Network, state: State) -> None:
-    """Write tick, potentials and spikes under way to an .npz file, atomically. Resuming from it equals never having stopped."""
+    """Write tick, potentials and spikes under way to an .npz file, atomically. Resuming from it equals never having
+    stopped.
+    """
     target = Path(path)
     with tempfile.NamedTemporaryFile(dir=target.parent, prefix=target.name, delete=False) as file:
         np.savez(
@@ -47,5 +49,7 @@ def load_state(path: str | Path, network: Network) -> State:
         raise FileError(f"{source}: belongs to another network; load it with the network that it was saved with")
     want = (network.count, network.shape.neurons), (network.slots, network.pending_words)
     if (v.shape, pending.shape) != want or v.dtype != np.int32 or pending.dtype != np.uint64 or tick < 0:
-        raise FileError(f"{source}: damaged chip state: v {v.dtype} {v.shape}, pending {pending.dtype} {pending.shape}, tick {tick}")
+        raise FileError(
+            f"{source}: damaged chip state: v {v.dtype} {v.shape}, pending {pending.dtype} {pending.shape}, tick {tick}"
+        )
     return State(tick, v, pending)

@@ -20,9 +20,12 @@ WORKING = (-(1 << 29), (1 << 29) - 1)  # leaves room for one tick of input in 32
 class CoreShape:
     """Sizes and ranges of one core; every number comes from a chip file. Ranges are inclusive (low, high).
 
-    Fields: numbers of axons, neurons, axon types; ranges of weights, leak, alpha, beta, reset value, potential; what a potential
-    outside its range does; range of the delay in ticks (1 = next tick); reset modes; width of the threshold mask M in bits
-    (0: no stochastic modes); whether kappa (floor) and epsilon (leak reversal) exist; whether the negative threshold is crossed
+    Fields: numbers of axons, neurons, axon types; ranges of weights, leak, alpha, beta, reset value, potential; what a
+    potential
+    outside its range does; range of the delay in ticks (1 = next tick); reset modes; width of the threshold mask M in
+    bits
+    (0: no stochastic modes); whether kappa (floor) and epsilon (leak reversal) exist; whether the negative threshold
+    is crossed
     at equality; cores per chip (x, y).
     """
 
@@ -87,7 +90,8 @@ ENTRIES: dict[str, tuple[str, ...]] = {
 
 
 def shape_from(chip: Mapping[str, Any]) -> CoreShape:
-    """The tables `limits` and `arithmetic` of a parsed chip file -> CoreShape. Raises ParameterError naming what is missing.
+    """The tables `limits` and `arithmetic` of a parsed chip file -> CoreShape. Raises ParameterError naming what is
+    missing.
 
     Entries are plain values, or tables or objects with a `value`; `reset_modes` lists the modes that exist.
     """
@@ -100,7 +104,9 @@ def shape_from(chip: Mapping[str, Any]) -> CoreShape:
         entry = entries[name]
         return entry["value"] if isinstance(entry, Mapping) else getattr(entry, "value", entry)
 
-    values = {name: value(at[0]) if len(at) == 1 else (value(at[0]), value(at[1])) for name, at in ENTRIES.items()}
+    values: dict[str, Any] = {
+        name: value(at[0]) if len(at) == 1 else (value(at[0]), value(at[1])) for name, at in ENTRIES.items()
+    }
     values["reset_modes"] = len(values["reset_modes"])
     return CoreShape(**values)
 
@@ -154,7 +160,8 @@ def make_cores(
     stochastic_leak: Any = False,
     mask: Any = 0,
 ) -> Cores:
-    """Check every value against the shape and make `Cores`. Scalars and arrays that broadcast are accepted (see `Cores`).
+    """Check every value against the shape and make `Cores`. Scalars and arrays that broadcast are accepted (see
+    `Cores`).
 
     Raises ParameterError (value outside its field) or ShapeError (array of the wrong size), naming the field.
     """

@@ -1,8 +1,11 @@
 """Random numbers of the stochastic modes. IBM's generator (polynomial, draw order) is unpublished: this one is ours.
 
-Counter based: each draw is a hash of (seed of the core, tick, stream, neuron), so it does not depend on the order of evaluation,
-on the number of threads or on what else is drawn, and a checkpoint needs no generator state. Streams: axon index for synapses,
-then LEAK and THRESHOLD behind all axons. The key is splitmix64 (Steele et al. 2014), the per-neuron step the 32-bit finaliser
+Counter based: each draw is a hash of (seed of the core, tick, stream, neuron), so it does not depend on the order of
+evaluation,
+on the number of threads or on what else is drawn, and a checkpoint needs no generator state. Streams: axon index for
+synapses,
+then LEAK and THRESHOLD behind all axons. The key is splitmix64 (Steele et al. 2014), the per-neuron step the 32-bit
+finaliser
 "lowbias32" (Wellons 2018). Bits 24..31 are the 8-bit rho of synapse and leak; the low bits, masked, are eta.
 """
 

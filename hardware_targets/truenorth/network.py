@@ -34,7 +34,8 @@ class Targets:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """Cores, their positions and targets, packed for `run`. Make one with `make_network`; the fields starting at `net` are internal.
+    """Cores, their positions and targets, packed for `run`. Make one with `make_network`; the fields starting at `net`
+    are internal.
 
     shape: CoreShape;  count: number of cores C;  outputs: number of output lines;  seeds: (C,) uint64, one per core
     """
@@ -93,7 +94,8 @@ def make_network(
 ) -> Network:
     """Check targets, pack crossbars into bits, share equal parameter rows between cores.
 
-    positions: (C, 2) grid positions, default: rows of shape.chip[0] cores, chip after chip in x.  outputs: number of output lines.
+    positions: (C, 2) grid positions, default: rows of shape.chip[0] cores, chip after chip in x.  outputs: number of
+    output lines.
     output_position: where packets to the outputs leave the mesh (for hop counts; None counts no hops for them).
     seed: of the stochastic modes; each core gets its own from it. Errors: ParameterError, ShapeError.
     """
@@ -116,7 +118,7 @@ def make_network(
     )
     v = np.zeros((c, width), np.int32)
     v[:, :n] = np.broadcast_to(cores.v, (c, n))
-    seeds = np.random.SeedSequence(seed).generate_state(c, np.uint64)
+    seeds = np.random.SeedSequence(seed).generate_state(c, np.uint64).astype(np.uint64)
     return Network(shape, c, outputs, seeds, net, tables, v, kind)
 
 
@@ -174,10 +176,14 @@ def _tables(
     beta, alpha = cores.beta.astype(np.int64), cores.alpha.astype(np.int64)
     # A hard reset to exactly -beta is a floor; a crossing that changes nothing need not be visited.
     is_floor = floor | ((cores.mode == RESET_TO_VALUE) & (cores.reset == beta) & (cores.mask == 0) & (alpha >= -beta))
-    visited = ~is_floor & (cores.mode != RESET_NONE) & ~((cores.mode == RESET_SUBTRACT) & (beta == 0) & (cores.mask == 0))
+    visited = (
+        ~is_floor & (cores.mode != RESET_NONE) & ~((cores.mode == RESET_SUBTRACT) & (beta == 0) & (cores.mask == 0))
+    )
     low = np.where(visited, -beta + int(shape.inclusive), INT32.min + (1 << 25))
-    tossed = np.moveaxis(np.broadcast_to(cores.stochastic_weights, cores.stochastic_weights.shape[:1] + (n, shape.axon_types)), 2, 1)
-    weights = np.moveaxis(np.broadcast_to(cores.weights, cores.weights.shape[:1] + (n, shape.axon_types)), 2, 1)
+    tossed = np.moveaxis(
+        np.broadcast_to(cores.stochastic_weights, (*cores.stochastic_weights.shape[:1], n, shape.axon_types)), 2, 1
+    )
+    weights = np.moveaxis(np.broadcast_to(cores.weights, (*cores.weights.shape[:1], n, shape.axon_types)), 2, 1)
     k = kernels
     tossed_table = shared(k.TOSSED, tossed.astype(np.uint8), np.uint8, 0)
     # One more column says whether any neuron of the row tosses at all.
@@ -217,7 +223,9 @@ def _packed_targets(
 ) -> NDArray[np.int64]:
     """(C, width) int64: word << 32 | crossings << 26 | hops << 14 | delay << 6 | bit."""
     n = shape.neurons
-    core, axon, delay = (np.broadcast_to(np.asarray(a, dtype=np.int64), (c, n)) for a in (targets.core, targets.axon, targets.delay))
+    core, axon, delay = (
+        np.broadcast_to(np.asarray(a, dtype=np.int64), (c, n)) for a in (targets.core, targets.axon, targets.delay)
+    )
     inner, outer = core >= 0, core == OUTPUT
     _refuse(core >= c, core, f"target core must be below {c}")
     _refuse(core < OUTPUT, core, "target core must be an index, NO_TARGET, OFF_GRID or OUTPUT")
@@ -232,7 +240,13 @@ def _packed_targets(
     hop, cross = np.minimum(mesh.hops(here, there), 4095), np.minimum(mesh.crossings(here, there, shape.chip), 63)
     words = -(-shape.axons // 64)
     word = np.where(inner, core * words, c * words) + axon // 64
-    packed = word << kernels.WORD_AT | cross << kernels.CROSSINGS_AT | hop << kernels.HOPS_AT | delay << kernels.DELAY_AT | axon % 64
+    packed = (
+        word << kernels.WORD_AT
+        | cross << kernels.CROSSINGS_AT
+        | hop << kernels.HOPS_AT
+        | delay << kernels.DELAY_AT
+        | axon % 64
+    )
     full = np.full((c, width), kernels.NOWHERE, np.int64)
     full[:, :n] = np.where(inner | outer, packed, np.where(core == OFF_GRID, kernels.OFF_GRID, kernels.NOWHERE))
     return full

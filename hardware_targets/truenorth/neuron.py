@@ -1,7 +1,9 @@
 """The TrueNorth neuron, written once as array equations; `kernels` restates it for speed and is tested equal to it.
 
-Source: Cassidy et al., "Cognitive computing building block", IJCNN 2013, eqs. 1-8 (form recalled, each term corroborated in the
-open sources of NeMo and pytruenorth). Symbols: v potential, s synaptic weight, lambda leak, alpha and beta positive and negative
+Source: Cassidy et al., "Cognitive computing building block", IJCNN 2013, eqs. 1-8 (form recalled, each term
+corroborated in the
+open sources of NeMo and pytruenorth). Symbols: v potential, s synaptic weight, lambda leak, alpha and beta positive
+and negative
 threshold, kappa floor, gamma reset mode, epsilon leak reversal, rho random number, eta = rho & M threshold noise.
 All arrays are integers and broadcast against each other; potentials are in weight units.
 """
@@ -27,19 +29,24 @@ class Fired(NamedTuple):
 
 
 def drawn(value: ArrayLike, stochastic: ArrayLike, rho: ArrayLike) -> Integers:
-    """(1 - b) x + b F(x, rho) sgn(x) with F = 1 if |x| >= rho: a weight or leak, or its coin toss of mean about x / 256."""
+    """(1 - b) x + b F(x, rho) sgn(x) with F = 1 if |x| >= rho: a weight or leak, or its coin toss of mean about x /
+    256.
+    """
     x = np.asarray(value, dtype=np.int64)
     toss = (np.abs(x) >= np.asarray(rho)) * np.sign(x)
     return np.where(stochastic, toss, x)
 
 
 def integrate(v: ArrayLike, active: ArrayLike, weights: ArrayLike) -> Integers:
-    """v + sum_i A_i w_ij s_ij over axons i.   active: (axons,); weights: (axons, neurons), zero where the crossbar is open."""
+    """v + sum_i A_i w_ij s_ij over axons i.   active: (axons,); weights: (axons, neurons), zero where the crossbar is
+    open.
+    """
     return np.asarray(v, dtype=np.int64) + np.asarray(active, dtype=np.int64) @ np.asarray(weights, dtype=np.int64)
 
 
 def leak(v: ArrayLike, lam: ArrayLike, reversal: ArrayLike) -> Integers:
-    """v + Omega lambda, Omega = (1 - epsilon) + epsilon sgn(v); with epsilon = 1 a leak that changes the sign of v stops at 0.
+    """v + Omega lambda, Omega = (1 - epsilon) + epsilon sgn(v); with epsilon = 1 a leak that changes the sign of v
+    stops at 0.
 
     The stop at 0 follows NeMo, which cites IBM's Neuron Behavior Reference. `lam` is the leak after `drawn`.
     """
@@ -49,7 +56,7 @@ def leak(v: ArrayLike, lam: ArrayLike, reversal: ArrayLike) -> Integers:
 
 
 def bounded(v: ArrayLike, low: int, high: int, overflow: str) -> Integers:
-    """The potential register: `saturate` clips to [low, high], `wrap` is two's complement in it, `none` leaves v alone."""
+    """The potential register: `saturate` clips to [low, high], `wrap` is two's complement in it, `none` keeps v."""
     x = np.asarray(v, dtype=np.int64)
     if overflow == "saturate":
         return np.clip(x, low, high)
@@ -71,11 +78,13 @@ def fire(
     """Threshold, spike, reset.
 
     v >= alpha + eta: spike, then gamma 0: v = R, 1: v -= alpha + eta, 2: v kept;
-    else if v < -(beta kappa + (beta + eta)(1 - kappa)): kappa 1: v = -beta; kappa 0: gamma 0: v = -R, 1: v += beta + eta, 2: kept.
+    else if v < -(beta kappa + (beta + eta)(1 - kappa)): kappa 1: v = -beta; kappa 0: gamma 0: v = -R, 1: v += beta +
+    eta, 2: kept.
     `inclusive` crosses the negative threshold already at equality (the symmetric reset of RANC's simulator).
     """
-    x = np.asarray(v, dtype=np.int64)
-    up, down = np.asarray(alpha) + eta, np.asarray(beta) + np.where(floor, 0, eta)
+    x, noise = np.asarray(v, dtype=np.int64), np.asarray(eta, dtype=np.int64)
+    up = np.asarray(alpha, dtype=np.int64) + noise
+    down = np.asarray(beta, dtype=np.int64) + np.where(floor, 0, noise)
     spikes = x >= up
     crossed = ~spikes & ((x <= -down) if inclusive else (x < -down))
     gamma = np.asarray(mode)

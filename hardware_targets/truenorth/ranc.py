@@ -1,7 +1,9 @@
 """RANC's memory files: cores as `csram_NNN.mem` and `tc_NNN.mem`, test benches as `tb_*.txt`; read and written.
 
-Source: github UA-RCL/RANC (Core.v, emulation.py). One csram line is one neuron, most significant bit first, two's complement:
-[A connections, axon A-1 first][V0 b][R b][G weights b][leak b][positive threshold b][negative threshold b][reset mode r][dx][dy]
+Source: github UA-RCL/RANC (Core.v, emulation.py). One csram line is one neuron, most significant bit first, two's
+complement:
+[A connections, axon A-1 first][V0 b][R b][G weights b][leak b][positive threshold b][negative threshold b][reset mode
+r][dx][dy]
 [axon ceil(log2 A)][tick 4]; core NNN stands at x + nx y. The width of dx and dy follows from the length of the line.
 A packet is [dx][dy][axon][tick], injected at core (0, 0), so that dx, dy are its absolute address.
 """
@@ -30,8 +32,10 @@ MOST_BYTES = 1 << 31
 class Format:
     """Field widths of RANC files.
 
-    axons, neurons: per core;  bits: width of potential, weight, leak and threshold fields;  reset_bits: width of the reset mode (0: the
-    field is absent and `reset_mode` holds for all);  tick_bits: width of the delivery tick;  weights: number of axon types
+    axons, neurons: per core;  bits: width of potential, weight, leak and threshold fields;  reset_bits: width of the
+    reset mode (0: the
+    field is absent and `reset_mode` holds for all);  tick_bits: width of the delivery tick;  weights: number of axon
+    types
     """
 
     axons: int = 256
@@ -65,7 +69,9 @@ class Format:
 
 @dataclass(frozen=True, eq=False)
 class Packets:
-    """Packets or outputs by tick. ends: (ticks,) how many up to and including each tick; fields: name -> (packets,) int64."""
+    """Packets or outputs by tick. ends: (ticks,) how many up to and including each tick; fields: name -> (packets,)
+    int64.
+    """
 
     ends: NDArray[np.int64]
     fields: dict[str, NDArray[np.int64]]
@@ -77,9 +83,11 @@ class Packets:
 
 @dataclass(frozen=True, eq=False)
 class RancCore:
-    """One core as RANC stores it. connections: (axons, neurons) 0/1; types: (axons,); weights: (neurons, G); all else (neurons,).
+    """One core as RANC stores it. connections: (axons, neurons) 0/1; types: (axons,); weights: (neurons, G); all else
+    (neurons,).
 
-    v, reset, leak, positive and negative (thresholds, both signed) in weight units; mode 0 hard, 1 linear reset; dx, dy relative
+    v, reset, leak, positive and negative (thresholds, both signed) in weight units; mode 0 hard, 1 linear reset; dx,
+    dy relative
     address of the target core; axon there; tick: delivery at t + 1 + tick.
     """
 
@@ -167,7 +175,8 @@ def _read_core(csram: Path, tc: Path, form: Format) -> RancCore:
     rest = bits.shape[1] - form.line
     if rest < 2 or rest % 2 or rest > 32:
         raise FileError(
-            f"{csram}: lines of {bits.shape[1]} bits leave {rest} for dx and dy; check --axons {form.axons}, --bits {form.bits} "
+            f"{csram}: lines of {bits.shape[1]} bits leave {rest} for dx and dy; "
+            f"check --axons {form.axons}, --bits {form.bits} "
             "and --reset-field"
         )
     at = form.axons
@@ -221,7 +230,9 @@ def read_inputs(folder: str | Path, form: Format) -> Packets:
         return Packets(ends, {name: np.zeros(0, np.int64) for name in ("x", "y", "axon", "tick")})
     rest = bits.shape[1] - form.axon_bits - form.tick_bits
     if rest < 2 or rest % 2 or rest > 32:
-        raise FileError(f"{path}: packets of {bits.shape[1]} bits leave {rest} for dx and dy; check --axons {form.axons}")
+        raise FileError(
+            f"{path}: packets of {bits.shape[1]} bits leave {rest} for dx and dy; check --axons {form.axons}"
+        )
     cuts = np.cumsum([rest // 2, rest // 2, form.axon_bits])
     x, y, axon, tick = (_integers(part, False) for part in np.split(bits, cuts, axis=1))
     if (axon >= form.axons).any():
@@ -241,13 +252,17 @@ def read_outputs(folder: str | Path, outputs: int) -> Packets:
 
 
 def write_cores(folder: str | Path, cores: dict[int, RancCore], form: Format) -> None:
-    """Write csram_NNN.mem and tc_NNN.mem of every core, each file atomically. Raises ParameterError if a value does not fit."""
+    """Write csram_NNN.mem and tc_NNN.mem of every core, each file atomically. Raises ParameterError if a value does
+    not fit.
+    """
     place = Path(folder)
     place.mkdir(parents=True, exist_ok=True)
     type_bits = max(1, (form.weights - 1).bit_length())
     for index, core in cores.items():
         if core.connections.shape != (form.axons, form.neurons):
-            raise ParameterError(f"core {index}: connections must be ({form.axons}, {form.neurons}), got {core.connections.shape}")
+            raise ParameterError(
+                f"core {index}: connections must be ({form.axons}, {form.neurons}), got {core.connections.shape}"
+            )
         b, signed = form.bits, True
         fields: list[tuple[str, Any, int, bool]] = [("v", core.v, b, signed), ("reset", core.reset, b, signed)]
         fields += [(f"weight {g}", core.weights[:, g], b, signed) for g in range(form.weights)]
@@ -267,7 +282,9 @@ def write_inputs(folder: str | Path, packets: Packets, form: Format) -> None:
     """Write tb_input.txt and tb_num_inputs.txt."""
     place, p = Path(folder), packets.fields
     widths = {"x": form.coordinate_bits, "y": form.coordinate_bits, "axon": form.axon_bits, "tick": form.tick_bits}
-    _write_lines(place / "tb_input.txt", np.concatenate([_bits(p[k], w, False, f"packets: {k}") for k, w in widths.items()], 1))
+    _write_lines(
+        place / "tb_input.txt", np.concatenate([_bits(p[k], w, False, f"packets: {k}") for k, w in widths.items()], 1)
+    )
     _write_text(place / "tb_num_inputs.txt", (b"%d" % n for n in np.diff(packets.ends, prepend=0)))
 
 

@@ -1,7 +1,9 @@
 """The JSON files of RANC's own simulator: input (packets, cores, output bus), configuration, and its text output.
 
-Source: simulator/src/decode.hpp of github UA-RCL/RANC (08ae4bd). A core may list fewer axons, neurons or connections than the
-configuration allows; the rest are the simulator's default neurons (threshold 1, weights 0). Output: one line of 0 and 1 per tick.
+Source: simulator/src/decode.hpp of github UA-RCL/RANC (08ae4bd). A core may list fewer axons, neurons or connections
+than the
+configuration allows; the rest are the simulator's default neurons (threshold 1, weights 0). Output: one line of 0 and
+1 per tick.
 """
 
 from __future__ import annotations
@@ -39,7 +41,8 @@ SCALARS = {
 
 @dataclass(frozen=True, eq=False)
 class RancProject:
-    """A simulator input. form: sizes; grid, bus: positions; outputs: lines of the bus; cores by x + nx y; packets by tick;
+    """A simulator input. form: sizes; grid, bus: positions; outputs: lines of the bus; cores by x + nx y; packets by
+    tick;
     inclusive: the configuration's neuron_reset_type 1, which crosses the negative threshold at equality."""
 
     form: Format
@@ -106,7 +109,8 @@ class _Reader:
 def read_project(path: str | Path, config: str | Path | None = None) -> RancProject:
     """Read a simulator input and its configuration. Without one, sizes are the largest found in the input.
 
-    `destination_core` of a neuron (older files) is an absolute position, `destination_core_offset` a relative one. Raises FileError.
+    `destination_core` of a neuron (older files) is an absolute position, `destination_core_offset` a relative one.
+    Raises FileError.
     """
     source = Path(path)
     data, at = _load(source), _Reader(source)
@@ -153,8 +157,16 @@ def _core(at: _Reader, core: Any, where: str, form: Format, place: tuple[int, in
     for j, neuron in enumerate(at.objects(core.get("neurons"), f"{where}: neurons", n)):
         spot = f"{where}: neuron {j}"
         for name, key in SCALARS.items():
-            low, high = {"mode": (0, 1), "tick": (0, (1 << form.tick_bits) - 1), "axon": (0, 65535)}.get(name, (-large, large))
-            values[name][j] = at.integer(neuron, key, spot, max(low, -32768) if name == "leak" else low, min(high, 32767) if name == "leak" else high)
+            low, high = {"mode": (0, 1), "tick": (0, (1 << form.tick_bits) - 1), "axon": (0, 65535)}.get(
+                name, (-large, large)
+            )
+            values[name][j] = at.integer(
+                neuron,
+                key,
+                spot,
+                max(low, -32768) if name == "leak" else low,
+                min(high, 32767) if name == "leak" else high,
+            )
         listed = at.array(neuron.get("weights"), f"{spot}: weights", form.weights, -32768, 32767)
         weights[j, : len(listed)] = listed
         dx, dy = at.pair(neuron, ("destination_core_offset", "destination_core"), spot, -511)
@@ -183,7 +195,9 @@ def write_project(path: str | Path, project: RancProject, config: str | Path | N
     p, when = project.packets.fields, project.packets.ticks()
     ticks: list[list[dict[str, Any]]] = [[] for _ in range(project.packets.ends.size)]
     for t, x, y, axon, tick in zip(when, p["x"], p["y"], p["axon"], p["tick"], strict=True):
-        ticks[t].append({"destination_core": [int(x), int(y)], "destination_axon": int(axon), "destination_tick": int(tick)})
+        ticks[t].append(
+            {"destination_core": [int(x), int(y)], "destination_axon": int(axon), "destination_tick": int(tick)}
+        )
     data = {
         "packets": ticks,
         "output_bus": {"coordinates": list(project.bus), "num_outputs": project.outputs},
@@ -191,7 +205,12 @@ def write_project(path: str | Path, project: RancProject, config: str | Path | N
     }
     _write(Path(path), data)
     if config is not None:
-        names = {"num_neurons": project.form.neurons, "num_axons": project.form.axons, "num_cores_x": nx, "num_cores_y": project.grid[1]}
+        names = {
+            "num_neurons": project.form.neurons,
+            "num_axons": project.form.axons,
+            "num_cores_x": nx,
+            "num_cores_y": project.grid[1],
+        }
         names |= {"num_weights": project.form.weights, "max_tick_offset": 1 << project.form.tick_bits}
         names |= {f"{part}_trace_verbosity": 0 for part in ("neuron_block", "core_controller", "scheduler")}
         _write(Path(config), names | {"neuron_reset_type": int(project.inclusive)})
@@ -215,7 +234,7 @@ def _write(path: Path, data: dict[str, Any]) -> None:
 
 
 def output_text(tick: NDArray[Any], line: NDArray[Any], ticks: int, outputs: int) -> str:
-    """Output events as the simulator prints them: one line of `outputs` 0s and 1s per tick, each followed by a blank."""
+    """Output events as the simulator prints them: a line of `outputs` 0s and 1s per tick, a blank behind each."""
     table = np.zeros((ticks, outputs), np.uint8)
     table[np.asarray(tick), np.asarray(line)] = 1
     return "".join("".join(f"{bit} " for bit in row) + "\n" for row in table)

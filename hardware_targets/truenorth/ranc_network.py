@@ -17,7 +17,9 @@ from .simulate import Events
 INT16, INT30 = (-(1 << 15), (1 << 15) - 1), (-(1 << 29), (1 << 29) - 1)
 
 
-def ranc_shape(form: Format, overflow: Overflow = "none", *, unlimited: bool = False, inclusive: bool = False) -> CoreShape:
+def ranc_shape(
+    form: Format, overflow: Overflow = "none", *, unlimited: bool = False, inclusive: bool = False
+) -> CoreShape:
     """CoreShape of a RANC core: no floor, no leak reversal, nothing stochastic, signed thresholds, delay 1 + tick.
 
     overflow: the simulator keeps potentials in a C++ int ("none"), the Verilog register wraps at `bits` ("wrap").
@@ -55,8 +57,8 @@ def network_from(
     core = np.where(to_bus, np.where(axon < outputs, OUTPUT, OFF_GRID), core)
     delay = np.where(to_bus, 0, stack("tick") + 1)
     made = make_cores(
-        shape, stack("connections").astype(bool), stack("types"), stack("weights"), alpha=stack("positive"), leak=stack("leak"),
-        beta=-stack("negative"), reset=stack("reset"), mode=stack("mode"), v=stack("v"),
+        shape, stack("connections").astype(bool), stack("types"), stack("weights"), alpha=stack("positive"),
+        leak=stack("leak"), beta=-stack("negative"), reset=stack("reset"), mode=stack("mode"), v=stack("v"),
     )  # fmt: skip
     at = np.stack([used % nx, used // nx], 1)
     return make_network(shape, made, Targets(core, axon, delay), positions=at, outputs=outputs, output_position=bus)

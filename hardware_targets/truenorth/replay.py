@@ -19,8 +19,10 @@ from .simulate import Events, rest, run
 class Replay:
     """How a replay went.
 
-    exact of ticks: ticks whose set of output lines equals the expected one; first_difference: the first tick that differs, its
-    missing and surplus lines; cores: simulated; spikes, synaptic_events: totals; lost: packets (input or spikes) with no receiver
+    exact of ticks: ticks whose set of output lines equals the expected one; first_difference: the first tick that
+    differs, its
+    missing and surplus lines; cores: simulated; spikes, synaptic_events: totals; lost: packets (input or spikes) with
+    no receiver
     """
 
     folder: str

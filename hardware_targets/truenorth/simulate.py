@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +20,8 @@ class State(NamedTuple):
     """Everything a chip remembers between two ticks.
 
     tick: number of ticks done;  v: (cores, neurons) int32 potentials [weight units];
-    pending: (slots, words) uint64, spikes under way: slot d holds those that act d ticks from now, bit a of a core's words is axon a
+    pending: (slots, words) uint64, spikes under way: slot d holds those that act d ticks from now, bit a of a core's
+    words is axon a
     """
 
     tick: int
@@ -28,7 +30,9 @@ class State(NamedTuple):
 
 
 class Events(NamedTuple):
-    """Spikes sent in from outside: each acts on `axon` of `core` at `tick` (counted from tick 0 of the network). Arrays (events,)."""
+    """Spikes sent in from outside: each acts on `axon` of `core` at `tick` (counted from tick 0 of the network).
+    Arrays (events,).
+    """
 
     tick: NDArray[Any]
     core: NDArray[Any]
@@ -39,7 +43,8 @@ class Events(NamedTuple):
 class ChipRun:
     """What `run` returns.
 
-    state: where the network is now.  counts: per tick, name -> (ticks,) int64: spikes, synaptic_events, neuron_updates, active_cores,
+    state: where the network is now.  counts: per tick, name -> (ticks,) int64: spikes, synaptic_events,
+    neuron_updates, active_cores,
     packets, hops, crossings (of chip borders), lost (packets to a place off the grid).
     output_tick, output_line: (outputs,) spikes that left the network; ascending, each line at most once a tick.
     spike_tick, spike_core, spike_neuron: (spikes,) every spike, in order of tick, core, neuron; empty unless recorded.
@@ -82,16 +87,13 @@ def run(
         raise ParameterError(f"run: ticks must be >= 0, got {ticks}")
     if state.v.shape != (c, n) or state.pending.shape != (network.slots, network.pending_words):
         raise ShapeError(f"run: the state belongs to another network: v {state.v.shape}, pending {state.pending.shape}")
-    wanted = threads or min(numba.get_num_threads(), c // WORTH_A_THREAD)
-    planes = max(1, min(wanted, numba.config.NUMBA_NUM_THREADS, c))
+    lanes = max(1, min(threads or c // WORTH_A_THREAD, len(processors()), c))
     v = np.zeros_like(network.v)
     v[:, :n] = state.v
-    pending = np.zeros((planes, *state.pending.shape), np.uint64)
+    pending = np.zeros((lanes, *state.pending.shape), np.uint64)
     pending[0] = np.roll(state.pending, state.tick % network.slots, axis=0)
     ends, bits = _sorted_events(network, state.tick, ticks, events)
-    counts, lines, line_ends, spikes, spike_ends = kernels.run_ticks(
-        state.tick, ticks, network.net, network.tables, v, pending, network.kind, network.seeds, ends, bits, record
-    )
+    counts, lines, line_ends, spikes, spike_ends = _in_lanes(network, state.tick, ticks, v, pending, ends, bits, record)
     after = state.tick + ticks
     waiting = np.roll(np.bitwise_or.reduce(pending, axis=0), -(after % network.slots), axis=0)
     when = state.tick + np.arange(ticks)
@@ -104,6 +106,50 @@ def run(
         spikes.astype(np.int64) // network.v.shape[1],
         spikes.astype(np.int64) % network.v.shape[1],
     )
+
+
+def processors() -> list[int]:
+    """The processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1)) if os.name == "posix" else [0]
+
+
+def _in_lanes(
+    network: Network,
+    begin: int,
+    ticks: int,
+    v: NDArray[np.int32],
+    pending: NDArray[np.uint64],
+    ends: NDArray[np.int64],
+    bits: NDArray[np.int64],
+    record: bool,
+) -> Any:
+    """Run the compiled lanes, one thread each, and return what lane 0 returns.
+
+    Threads are kept on one processor each: they meet twice per tick, and a scheduler that packs them on one makes that
+    slow.
+    """
+    lanes, c, width = pending.shape[0], *v.shape
+    share = -(-c // lanes)
+    scratch = (
+        np.empty((lanes, share * width), np.int32),
+        np.zeros((lanes, 8), np.int64),
+        np.zeros((lanes, 16), np.int64),
+    )
+    barrier, asleep = np.zeros(16, np.int64), np.zeros(c, np.bool_)
+
+    def lane(k: int, cpu: int | None) -> Any:
+        if cpu is not None and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {cpu})  # 0: this thread only
+        chip = network.net, network.tables, v, pending, asleep, network.kind, network.seeds
+        return kernels.run_lane(k, barrier, begin, ticks, *chip, ends, bits, record, *scratch)
+
+    if lanes == 1:
+        return lane(0, None)
+    with ThreadPoolExecutor(lanes) as pool:
+        first, *_ = [pool.submit(lane, k, cpu) for k, cpu in enumerate(processors()[:lanes])]
+        return first.result()
 
 
 def _sorted_events(
@@ -119,7 +165,9 @@ def _sorted_events(
     ):  # fmt: skip
         wrong = (value < low) | (value >= high)
         if wrong.any():
-            raise ParameterError(f"run: event {int(wrong.argmax())}: {name} must be {low}..{high - 1}, got {value[wrong][0]}")
+            raise ParameterError(
+                f"run: event {int(wrong.argmax())}: {name} must be {low}..{high - 1}, got {value[wrong][0]}"
+            )
     if tick.size and (np.diff(tick) < 0).any():
         order = np.argsort(tick, kind="stable")
         tick, core, axon = tick[order], core[order], axon[order]

@@ -1,4 +1,6 @@
-"""A few vector instructions that Numba cannot express by itself; LLVM lowers them to whatever the processor has."""
+"""A few vector and atomic instructions that Numba cannot express by itself; LLVM lowers them to whatever the processor
+has.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +8,10 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic as numba_intrinsic
 
 LANES = 64
+intrinsic: Any = numba_intrinsic  # its type hints do not know that the typing context is not passed
 
 
 def _pointer(context: Any, builder: Any, signature: Any, args: Any, k: int) -> Any:
@@ -20,7 +23,9 @@ def _pointer(context: Any, builder: Any, signature: Any, args: Any, k: int) -> A
 
 @intrinsic
 def add_where(typing: Any, acc: Any, i: Any, weight: Any, k: Any, bits: Any, b: Any) -> Any:
-    """acc[i + j] += weight[k + j] where bit j of bits[b] is set, j = 0..63.   acc, weight: int16; bits: uint64; flat indices."""
+    """acc[i + j] += weight[k + j] where bit j of bits[b] is set, j = 0..63.   acc, weight: int16; bits: uint64; flat
+    indices.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vector = ir.VectorType(ir.IntType(16), LANES)
@@ -83,3 +88,13 @@ def prefetch(typing: Any, array: Any, i: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, i), codegen
+
+
+@intrinsic
+def atomic_add(typing: Any, array: Any, i: Any, value: Any) -> Any:
+    """array[i] += value as one indivisible step; returns what was there before.   array: int64; flat index."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("add", _pointer(context, builder, signature, args, 0), args[2], "seq_cst")
+
+    return types.int64(array, i, types.int64), codegen

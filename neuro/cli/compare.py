@@ -185,7 +185,7 @@ def _chip_sections(found: Study, program: Program) -> list[Section]:
             f"The {len(placement.cores)} cores in use and how much of their synapse memory is taken. Point at a core to see its "
             "neurons.",
             plots.core_loads(
-                tiles[:, 0] * across + inside % across, tiles[:, 1] * (-(-per_tile // across)) + inside // across,
+                (tiles[:, 0] * across + inside % across).tolist(), (tiles[:, 1] * (-(-per_tile // across)) + inside // across).tolist(),
                 load, labels, mesh=(width, height), resource="synapse memory",
             ),
             details=tuple(f"core {row[0]}: {row[1]}" for row in placement.rows()),

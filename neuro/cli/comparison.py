@@ -140,7 +140,7 @@ def study(
 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = small_cnn(shape, classes)  # type: ignore[arg-type]
+        network = small_cnn(shape, classes, pooling="stride")  # type: ignore[arg-type]
     say(f"training the dense network: {epochs} epochs on {len(split.train_y):,} samples")
     fit(network, split, epochs=epochs, learning_rate=5e-3, seed=seed, augment=augment, progress=True)
     dense = trace(network, example, name="dense fp32")

@@ -53,9 +53,8 @@ def replay(
         typer.echo(json.dumps(dataclasses.asdict(result)))
     else:
         typer.echo(f"{result.exact}/{result.ticks} ticks spike-exact")
-        typer.echo(
-            f"{result.cores} cores, {result.spikes} spikes, {result.synaptic_events} synaptic events, {result.lost} lost"
-        )
+        events = f"{result.spikes} spikes, {result.synaptic_events} synaptic events, {result.lost} lost"
+        typer.echo(f"{result.cores} cores, {events}")
         if result.first_difference is not None:
             typer.echo(
                 f"first difference in tick {result.first_difference}: missing {list(result.missing)}, "

@@ -162,9 +162,8 @@ def _doubts(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def reference(rows: Sequence[Row]) -> Row | None:
-    """The dense network that others are measured against: the first of the non-spiking rows with the most MACs."""
-    plain = [row for row in rows if not row.spiking and row.macs is not None]
-    return max(plain, key=lambda row: row.macs or 0, default=None)
+    """The network that others are measured against: the first row without spikes."""
+    return next((row for row in rows if not row.spiking and row.macs is not None), None)
 
 
 def _priced(rows: Sequence[Row], column: str) -> list[tuple[Row, float]]:

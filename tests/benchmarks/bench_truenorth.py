@@ -1,7 +1,9 @@
 """Milliseconds per tick of a full simulated chip: `python tests/benchmarks/bench_truenorth.py [--quick] [--json]`.
 
-4,096 cores, 1,048,576 neurons, 128 synapses per neuron on average (half of each crossbar), random targets and delays, 20 Hz.
-`uniform`: all neurons share weights and threshold (tables are stored once); `varied`: weights, thresholds and floors differ from
+4,096 cores, 1,048,576 neurons, 128 synapses per neuron on average (half of each crossbar), random targets and delays,
+20 Hz.
+`uniform`: all neurons share weights and threshold (tables are stored once); `varied`: weights, thresholds and floors
+differ from
 neuron to neuron, so that every table is read in full. Real time is 1.0 ms per tick.
 """
 
@@ -15,18 +17,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from hardware_targets.truenorth import CoreShape, Network, Targets, make_cores, make_network, rest, run
+from hardware_targets.truenorth.simulate import processors
 
 WARM_UP = 100
 
 
 def random_chip(cores: int = 4096, rate: float = 20.0, kind: str = "uniform", seed: int = 0) -> Network:
-    """A random network of neurons that a leak of 1 per tick drives to `rate` spikes per second. kind: uniform, varied, stochastic."""
+    """A random network of neurons that a leak of 1 per tick drives to `rate` spikes per second. kind: uniform, varied,
+    stochastic.
+    """
     rng, shape = np.random.default_rng(seed), CoreShape()
     size = (cores, shape.neurons)
     crossbar = rng.integers(0, 1 << 64, (cores, shape.axons, shape.neurons // 64), dtype=np.uint64)
@@ -41,7 +45,13 @@ def random_chip(cores: int = 4096, rate: float = 20.0, kind: str = "uniform", se
     if kind == "stochastic":
         # Every mode at once: |s| and lambda of 255 always toss a one, so the rate stays that of the deterministic chip.
         weights = [255, -255, 255, -255]
-        fields |= {"stochastic_weights": True, "stochastic_leak": True, "leak": 255, "mask": 3, "alpha": max(1, period - 1)}
+        fields |= {
+            "stochastic_weights": True,
+            "stochastic_leak": True,
+            "leak": 255,
+            "mask": 3,
+            "alpha": max(1, period - 1),
+        }
     made = make_cores(shape, crossbar, rng.integers(0, 4, (cores, shape.axons)), weights, **fields)
     targets = Targets(rng.integers(0, cores, size), rng.integers(0, shape.axons, size), rng.integers(1, 16, size))
     return make_network(shape, made, targets, seed=seed)
@@ -72,7 +82,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--quick", action="store_true", help="only the full chip at 20 Hz")
     arguments.add_argument("--json", action="store_true")
-    arguments.add_argument("--threads", type=int, default=min(2, numba.config.NUMBA_NUM_THREADS))
+    arguments.add_argument("--threads", type=int, default=min(2, len(processors())))
     arguments.add_argument("--ticks", type=int, default=200)
     arguments.add_argument("--repeats", type=int, default=5)
     a = arguments.parse_args()

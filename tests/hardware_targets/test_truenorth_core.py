@@ -1,4 +1,6 @@
-"""One core against a slow, literal transcription of Cassidy 2013 in plain Python integers, and the stochastic modes by statistics."""
+"""One core against a slow, literal transcription of Cassidy 2013 in plain Python integers, and the stochastic modes by
+statistics.
+"""
 
 from __future__ import annotations
 
@@ -39,10 +41,8 @@ def literal_neuron(
     if spike:
         v = p["reset"] if gamma == 0 else v - (alpha + eta) if gamma == 1 else v
     elif v < -(beta * kappa + (beta + eta) * (1 - kappa)):
-        if kappa:
-            v = -beta
-        else:
-            v = -p["reset"] if gamma == 0 else v + beta + eta if gamma == 1 else v
+        unfloored = -p["reset"] if gamma == 0 else v + beta + eta if gamma == 1 else v
+        v = -beta if kappa else unfloored
     return max(low, min(high, v)), spike
 
 
@@ -88,7 +88,9 @@ def spikes_of(done: Any, ticks: int, n: int) -> np.ndarray:
 @given(st.integers(0, 2**32 - 1), st.booleans(), st.booleans())
 @settings(max_examples=60)
 def test_every_mode_equals_the_literal_transcription(seed: int, stochastic: bool, plain: bool) -> None:
-    """Random neurons over all reset modes x floor x reversal; the kernel, fed by its own draws, must agree in v and in spikes."""
+    """Random neurons over all reset modes x floor x reversal; the kernel, fed by its own draws, must agree in v and in
+    spikes.
+    """
     rng = np.random.default_rng(seed)
     p = random_core(rng, NARROW, 1, stochastic)
     if plain:
@@ -148,7 +150,7 @@ def test_array_equations_equal_the_literal_transcription(seed: int) -> None:
     [(10, 1, 0, 0, 9, 10), (10, 1, 1, 0, 8, 10), (11, 2, 0, 0, 5, 6), (10, -1, 0, 3, 4, 5)],
 )
 def test_ibm_mini_test_periods(alpha: int, lam: int, v0: int, weight: int, first: int, period: int) -> None:
-    """pytruenorth's README, checked there on IBM's NSCS and NS1e: periods 10, 10 (one tick earlier: phase 9), 6 and 5."""
+    """pytruenorth's README, checked there on IBM's NSCS and NS1e: periods 10, 10 (phase 9), 6 and 5."""
     shape = CoreShape(axons=1, neurons=1)
     p = {"crossbar": np.ones((1, 1, 1), bool), "axon_types": 0, "weights": weight, "alpha": alpha, "leak": lam, "v": v0}
     network, ticks = one_core(p, shape), 60
@@ -161,7 +163,14 @@ def test_ibm_mini_test_periods(alpha: int, lam: int, v0: int, weight: int, first
 def test_the_potential_register(overflow: Any) -> None:
     """A leak of 100 from 100 in a 9-bit register: clips at 255, wraps to -156 + 100 k, or grows."""
     shape = CoreShape(axons=1, neurons=1, potential=(-256, 255), overflow=overflow, mask_bits=0)
-    p = {"crossbar": np.zeros((1, 1, 1), bool), "axon_types": 0, "weights": 0, "alpha": 10000, "beta": 10000, "leak": 100}
+    p = {
+        "crossbar": np.zeros((1, 1, 1), bool),
+        "axon_types": 0,
+        "weights": 0,
+        "alpha": 10000,
+        "beta": 10000,
+        "leak": 100,
+    }
     network = one_core(p, shape)
     state, seen = rest(network), []
     for _ in range(4):
@@ -220,7 +229,13 @@ def test_the_seed_decides_the_draws() -> None:
 def test_wide_cores_and_heavy_input_do_not_overflow_the_sums() -> None:
     """512 axons of weight 255 all active: 130,560 in one tick, far outside 16 bits."""
     shape = CoreShape(axons=512, neurons=70)
-    p = {"crossbar": np.ones((1, 512, 70), bool), "axon_types": 0, "weights": [255, 0, 0, 0], "alpha": 130_560, "beta": 0}
+    p = {
+        "crossbar": np.ones((1, 512, 70), bool),
+        "axon_types": 0,
+        "weights": [255, 0, 0, 0],
+        "alpha": 130_560,
+        "beta": 0,
+    }
     network = one_core(p, shape)
     a = np.arange(512)
     done = run(network, rest(network), 1, Events(a * 0, a * 0, a))
@@ -249,5 +264,7 @@ def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(ShapeError, match="crossbar"):
         one_core({"crossbar": np.zeros((1, A + 1, N), bool), "axon_types": 0, "weights": 0, "alpha": 1}, NARROW)
     with pytest.raises(ShapeError, match="leak"):
-        one_core({"crossbar": np.zeros((1, A, N), bool), "axon_types": 0, "weights": 0, "alpha": 1, "leak": [1, 2]}, NARROW)
+        one_core(
+            {"crossbar": np.zeros((1, A, N), bool), "axon_types": 0, "weights": 0, "alpha": 1, "leak": [1, 2]}, NARROW
+        )
     assert OUTPUT < 0

@@ -1,4 +1,6 @@
-"""Networks of cores: delays, routing, several chips, events, checkpoints; results independent of threads and of cuts in time."""
+"""Networks of cores: delays, routing, several chips, events, checkpoints; results independent of threads and of cuts
+in time.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -30,12 +31,17 @@ from hardware_targets.truenorth import (
 from hardware_targets.truenorth.checkpoint import load_state, save_state
 from hardware_targets.truenorth.mesh import hops, path
 from hardware_targets.truenorth.neuron import bounded, fire, integrate, leak
+from hardware_targets.truenorth.simulate import processors
 from neuro.errors import FileError, ParameterError, ShapeError
 
-SMALL = CoreShape(axons=70, neurons=66, alpha=(0, 200), beta=(0, 200), reset=(-200, 200), potential=(-500, 499), chip=(2, 2))
+SMALL = CoreShape(
+    axons=70, neurons=66, alpha=(0, 200), beta=(0, 200), reset=(-200, 200), potential=(-500, 499), chip=(2, 2)
+)
 
 
-def random_network(seed: int, count: int = 9, outputs: int = 40, stochastic: bool = False) -> tuple[Network, dict[str, Any]]:
+def random_network(
+    seed: int, count: int = 9, outputs: int = 40, stochastic: bool = False
+) -> tuple[Network, dict[str, Any]]:
     rng = np.random.default_rng(seed)
     n, size = SMALL.neurons, (count, SMALL.neurons)
     p: dict[str, Any] = {
@@ -61,10 +67,16 @@ def random_network(seed: int, count: int = 9, outputs: int = 40, stochastic: boo
 
 
 def build(p: dict[str, Any], outputs: int, shape: CoreShape = SMALL) -> Network:
-    own = {k: v for k, v in p.items() if k not in ("crossbar", "axon_types", "weights", "core", "axon", "delay", "positions")}
+    own = {
+        k: v
+        for k, v in p.items()
+        if k not in ("crossbar", "axon_types", "weights", "core", "axon", "delay", "positions")
+    }
     cores = make_cores(shape, p["crossbar"], p["axon_types"], p["weights"], **own)
     targets = Targets(p["core"], p["axon"], p["delay"])
-    return make_network(shape, cores, targets, positions=p["positions"], outputs=outputs, output_position=(0, 0), seed=1)
+    return make_network(
+        shape, cores, targets, positions=p["positions"], outputs=outputs, output_position=(0, 0), seed=1
+    )
 
 
 def random_events(seed: int, network: Network, ticks: int) -> Events:
@@ -87,7 +99,9 @@ def same(a: ChipRun, b: ChipRun) -> None:
 @given(st.integers(0, 2**31 - 1))
 @settings(max_examples=10)
 def test_a_network_equals_the_array_equations(seed: int) -> None:
-    """Spikes, outputs, counts and potentials of a random network against `neuron`, with delays kept in plain dictionaries."""
+    """Spikes, outputs, counts and potentials of a random network against `neuron`, with delays kept in plain
+    dictionaries.
+    """
     network, p = random_network(seed)
     ticks, count = 20, network.count
     events = random_events(seed, network, ticks)
@@ -117,7 +131,9 @@ def test_a_network_equals_the_array_equations(seed: int) -> None:
                 elif target >= 0:
                     arriving.setdefault(t + delay, set()).add((target, axon))
                     hop_count += len(list(path(tuple(p["positions"][c]), tuple(p["positions"][target]))))
-    assert spikes == list(zip(done.spike_tick.tolist(), done.spike_core.tolist(), done.spike_neuron.tolist(), strict=True))
+    assert spikes == list(
+        zip(done.spike_tick.tolist(), done.spike_core.tolist(), done.spike_neuron.tolist(), strict=True)
+    )
     seen = list(zip(done.output_tick.tolist(), done.output_line.tolist(), strict=True))
     assert seen == sorted(o for o in outputs if o[0] < ticks)
     np.testing.assert_array_equal(done.state.v, np.stack(v))
@@ -131,7 +147,7 @@ def test_threads_and_cuts_in_time_change_nothing(stochastic: bool) -> None:
     network, _ = random_network(3, count=12, stochastic=stochastic)
     events = random_events(4, network, 30)
     whole = run(network, rest(network), 30, events, record=True, threads=1)
-    if numba.config.NUMBA_NUM_THREADS > 1:
+    if len(processors()) > 1:
         same(whole, run(network, rest(network), 30, events, record=True, threads=2))
     state, parts = rest(network), []
     for begin, end in ((0, 7), (7, 8), (8, 8), (8, 30)):
@@ -241,8 +257,16 @@ def test_a_chip_file_gives_the_shape() -> None:
 
     chip = load_chip("truenorth")
     shape = shape_from({"limits": chip.limits, "arithmetic": chip.arithmetic})
-    assert (shape.axons, shape.neurons, shape.weight, shape.delay, shape.reset_modes) == (256, 256, (-255, 255), (1, 15), 3)
+    assert (shape.axons, shape.neurons, shape.weight, shape.delay, shape.reset_modes) == (
+        256,
+        256,
+        (-255, 255),
+        (1, 15),
+        3,
+    )
     with pytest.raises(ParameterError, match="delay_max"):
-        shape_from({"limits": {k: v for k, v in chip.limits.items() if k != "delay_max"}, "arithmetic": chip.arithmetic})
+        shape_from(
+            {"limits": {k: v for k, v in chip.limits.items() if k != "delay_max"}, "arithmetic": chip.arithmetic}
+        )
     with pytest.raises(ParameterError, match="overflow"):
         replace(shape, overflow="bounce")

@@ -38,6 +38,7 @@ GRID, BUS, OUTPUTS, OFFSET = (3, 2), (2, 1), 13, 2
 
 def random_core(rng: np.random.Generator, form: Format, x: int, y: int) -> RancCore:
     n, high = form.neurons, (1 << form.bits - 1) - 1
+
     def some(low: int, top: int, *shape: int) -> Any:
         return rng.integers(low, top + 1, shape or n)
 
@@ -108,7 +109,9 @@ def write_all(folder: Path, form: Format, seed: int = 0) -> dict[int, RancCore]:
     cores, packets, expected = project(form, seed)
     write_cores(folder, cores, form)
     write_inputs(folder, packets, form)
-    lines = Packets(np.cumsum([len(x) for x in expected]), {"line": np.array([i for x in expected for i in x], np.int64)})
+    lines = Packets(
+        np.cumsum([len(x) for x in expected]), {"line": np.array([i for x in expected for i in x], np.int64)}
+    )
     write_outputs(folder, lines, OUTPUTS)
     assert lines.ends[-1] > 50, "the random network must say something"
     return cores
@@ -118,7 +121,9 @@ def play(folder: Path, form: Format) -> Replay:
     return replay(folder, grid=GRID, bus=BUS, outputs=OUTPUTS, offset=OFFSET, form=form)
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=lambda f: f"{f.axons}x{f.neurons}, {f.bits} bits, reset field {f.reset_bits}")
+@pytest.mark.parametrize(
+    "form", FORMATS, ids=lambda f: f"{f.axons}x{f.neurons}, {f.bits} bits, reset field {f.reset_bits}"
+)
 def test_written_folders_replay_exactly_and_read_back_bit_for_bit(form: Format, tmp_path: Path) -> None:
     cores = write_all(tmp_path, form)
     back = read_cores(tmp_path, 6, form)
@@ -201,9 +206,9 @@ def test_wrong_options_are_refused(tmp_path: Path) -> None:
         replay(tmp_path, grid=GRID, bus=(9, 9), outputs=3, offset=0)
     with pytest.raises(FileError, match="not a folder"):
         play(tmp_path / "nowhere", FORMATS[0])
+    core = read_cores(tmp_path, 6, FORMATS[0])[0]
     with pytest.raises(ParameterError, match="weight 0"):
-        cores = read_cores(tmp_path, 6, FORMATS[0])
-        write_cores(tmp_path, {0: replace(cores[0], weights=cores[0].weights + 300)}, FORMATS[0])
+        write_cores(tmp_path, {0: replace(core, weights=core.weights + 300)}, FORMATS[0])
 
 
 def test_json_projects_are_written_read_and_run_as_the_memory_files(tmp_path: Path) -> None:
@@ -222,12 +227,25 @@ def test_json_projects_are_written_read_and_run_as_the_memory_files(tmp_path: Pa
 
 def test_the_symmetric_reset_of_the_simulator_crosses_at_equality(tmp_path: Path) -> None:
     """v = -2 against a negative threshold of -2, linear reset: kept when asymmetric, back to 0 when symmetric."""
-    neuron = {"weights": [0, 0, 0, 0], "leak": -2, "positive_threshold": 9, "negative_threshold": -2, "current_potential": 0}
+    neuron = {
+        "weights": [0, 0, 0, 0],
+        "leak": -2,
+        "positive_threshold": 9,
+        "negative_threshold": -2,
+        "current_potential": 0,
+    }
     neuron |= {"reset_potential": 0, "reset_mode": 1, "destination_core_offset": [1, 0], "destination_axon": 0}
     core = {"axons": [0], "neurons": [neuron | {"destination_tick": 0}], "connections": [[1]], "coordinates": [0, 0]}
     data = {"packets": [[]], "output_bus": {"coordinates": [1, 0], "num_outputs": 1}, "cores": [core]}
     (tmp_path / "input.json").write_text(json.dumps(data))
-    sizes = {"num_neurons": 1, "num_axons": 1, "num_cores_x": 2, "num_cores_y": 1, "num_weights": 4, "max_tick_offset": 16}
+    sizes = {
+        "num_neurons": 1,
+        "num_axons": 1,
+        "num_cores_x": 2,
+        "num_cores_y": 1,
+        "num_weights": 4,
+        "max_tick_offset": 16,
+    }
     for kind, want in ((0, -2), (1, 0)):
         (tmp_path / "config.json").write_text(json.dumps(sizes | {"neuron_reset_type": kind}))
         network, _ = read_project(tmp_path / "input.json", tmp_path / "config.json").network()
@@ -242,7 +260,9 @@ def test_the_symmetric_reset_of_the_simulator_crosses_at_equality(tmp_path: Path
 
 
 def test_the_simulators_own_json_test_runs(shared: Path) -> None:
-    """test.json: neurons 0 and 1 see +1 -1 cancelled only by an open crossbar: packets on axons 0..3, thresholds 0 and -1."""
+    """test.json: neurons 0 and 1 see +1 -1 cancelled only by an open crossbar: packets on axons 0..3, thresholds 0 and
+    -1.
+    """
     made = read_project(shared / "vectors/ranc/simulator/test.json")
     network, events = made.network()
     done = run(network, rest(network), 1, events)
@@ -257,7 +277,9 @@ GOLDEN = [
 ]
 
 
-@pytest.mark.parametrize(("name", "grid", "bus", "outputs", "offset", "size", "ticks"), GOLDEN, ids=[g[0] for g in GOLDEN])
+@pytest.mark.parametrize(
+    ("name", "grid", "bus", "outputs", "offset", "size", "ticks"), GOLDEN, ids=[g[0] for g in GOLDEN]
+)
 def test_golden_vectors_from_the_command_line(
     shared: Path, name: str, grid: str, bus: str, outputs: int, offset: int, size: int, ticks: int
 ) -> None:
@@ -284,6 +306,10 @@ def test_the_output_bus_of_tea_256_classifies_its_ten_digits(shared: Path) -> No
 def test_command_line_refuses_bad_options() -> None:
     app = Typer()
     app.command()(command)
-    for words in (["--grid", "4by3"], ["--grid", "4x3", "--reset-field", "maybe"], ["--grid", "4x3", "--overflow", "x"]):
+    for words in (
+        ["--grid", "4by3"],
+        ["--grid", "4x3", "--reset-field", "maybe"],
+        ["--grid", "4x3", "--overflow", "x"],
+    ):
         result = CliRunner().invoke(app, [".", *words, "--bus", "0,0", "--outputs", "1"])
         assert isinstance(result.exception, NeuroError)

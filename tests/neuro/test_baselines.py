@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from neuro.baselines.experts import MixtureOfExperts, experts_cnn, load_balance, mixture_of_mlps, switch_loss
-from neuro.baselines.networks import lenet5_caffe, mlp, small_cnn
+from neuro.baselines.networks import SmallCNN, lenet5_caffe, mlp, small_cnn
 from neuro.baselines.sparse import apply_masks, magnitude_masks, prune, sparsity, weights_of
 from neuro.counts import active_parameters
 from neuro.errors import NeuroError, ParameterError
@@ -77,6 +77,16 @@ def test_strides_shrink_as_much_as_averages_and_hold_no_average() -> None:
     assert stride.parameters == average.parameters
     macs = [simulate(graph, x).counts.per_sample("macs") for graph in (average, stride)]
     assert macs[1] == 144 * 12 * 25 + 16 * 32 * 12 * 25 + 512 * 128 + 128 * 10 < macs[0] / 3
+
+
+def test_untrained_experts_are_the_dense_network_times_their_gate() -> None:
+    dense, x = small_cnn((1, 16, 16), 4, channels=(2, 3), hidden=8), torch.rand(40, 1, 16, 16)
+    fit(dense, (x, torch.arange(40) % 4), epochs=2, **SETTINGS)
+    expert = experts_cnn(dense, experts=3).eval()
+    with torch.no_grad():
+        _, gates, chosen = expert.head.route(expert.trunk(x))
+        torch.testing.assert_close(expert(x), gates * dense(x))
+    assert len(chosen.unique()) > 1
 
 
 def test_experts_share_nothing_with_the_dense_network() -> None:
@@ -151,6 +161,7 @@ def test_a_pruned_network_keeps_its_zeros_and_its_accuracy() -> None:
         (lambda: small_cnn(pooling="max"), "pooling"),
         (lambda: mixture_of_mlps((4, 3), 2, k=3), "k must lie"),
         (lambda: switch_loss(-1.0), "alpha"),
+        (lambda: experts_cnn(SmallCNN(nn.Flatten(), nn.Linear(4, 2))), "head"),
         (lambda: mixture_of_mlps((4, 3), 2)(torch.zeros(0, 4)), "empty"),
     ],
 )
