@@ -5,7 +5,8 @@ Lava needs Python 3.10, so it lives in an environment of its own and is called a
 Layout of the job file, one group per job: attributes engine, steps, batch, period (steps of one sample with the silent
 ones that empty the network after it), record; inputs/<name> (time, batch, size); populations/<name> with the fields of
 `Population`; connections/<name> with the fields of the connection and its kind. Results: <job>/<population>/spikes, u,
-v, each (steps, batch, size); attribute model says which Lava process ran it, attribute seconds of the job how long.
+v, each (steps, batch, size); attribute model says which Lava process ran it, attribute step_seconds of the job
+how long a step took.
 """
 
 from __future__ import annotations
@@ -50,17 +51,18 @@ class LavaJob:
 
 @dataclass(frozen=True, eq=False)
 class LavaRun:
-    """What Lava recorded: {population: (time, batch, size)}; which process class ran each population; seconds in run().
+    """What Lava recorded: {population: (time, batch, size)}; which process class ran each population.
 
     models: 'LIF' is Lava's own; 'TimedLIF' inherits Lava's equations and adds what Lava's LIF lacks (several samples,
-    soft or no reset, thresholds per neuron, a start tick).
+    soft or no reset, thresholds per neuron, a start tick). step_seconds: per step, once the network is compiled and
+    its processes run.
     """
 
     spikes: dict[str, NDArray[np.uint8]]
     u: dict[str, NDArray[np.int32]]
     v: dict[str, NDArray[np.int32]]
     models: dict[str, str]
-    seconds: float
+    step_seconds: float
 
 
 def lava_python() -> Path:
@@ -165,7 +167,7 @@ def _read_run(group: h5py.Group) -> LavaRun:
         for what, dataset in node.items():
             recorded[what][name] = dataset[:]
     models = {name: str(node.attrs["model"]) for name, node in group.items()}
-    return LavaRun(**recorded, models=models, seconds=float(group.attrs["seconds"]))
+    return LavaRun(**recorded, models=models, step_seconds=float(group.attrs["step_seconds"]))
 
 
 def _call(command: list[str], timeout: float) -> None:

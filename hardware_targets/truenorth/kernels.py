@@ -43,12 +43,13 @@ _sched_yield = types.ExternalFunction("sched_yield", types.int32())
 # fields of a packed target
 DELAY_AT, HOPS_AT, CROSSINGS_AT, WORD_AT = 6, 14, 26, 32
 NOWHERE, OFF_GRID = -1, -2
+FETCH = 2  # cores whose active axons are known, and their crossbar rows on the way, at any moment
 AHEAD = 12  # spikes between asking for a cache line and using it
 
 
 @njit(cache=True)
-def _gather(pending, slot, first, words, active, half):
-    """Take (and clear) the axons that are active now, from all planes, into active[half]; returns their number."""
+def _gather(pending, slot, first, words, active, place):
+    """Take (and clear) the axons that are active now, from all planes, into active[place]; returns their number."""
     n = 0
     for w in range(words):
         bits = np.uint64(0)
@@ -58,7 +59,7 @@ def _gather(pending, slot, first, words, active, half):
             for plane in range(pending.shape[0]):
                 pending[plane, slot, first + w] = np.uint64(0)
             while bits != 0:
-                active[half, n] = (w << 6) + np.int64(trailing_zeros(bits))
+                active[place, n] = (w << 6) + np.int64(trailing_zeros(bits))
                 n += 1
                 bits &= bits - np.uint64(1)
     return n
@@ -79,23 +80,26 @@ def advance(begin, end, tick, net, tables, v, pending, asleep, kind, seeds, fire
     acc, row = np.empty(width, np.int16), np.empty(width, np.int16)
     flags, eta, before = np.empty(width, np.uint8), np.zeros(width, np.int32), np.empty(width, np.int32)
     slot = tick % slots
-    active = np.empty((2, axons), np.int64)  # of this core and of the next, whose crossbar rows are fetched meanwhile
-    n_later = _gather(pending, slot, begin * axon_words, axon_words, active, begin & 1) if begin < end else 0
+    active, number = np.empty((FETCH, axons), np.int64), np.zeros(FETCH, np.int64)  # of this core and of the next ones
     spikes, events = 0, np.int64(0)
-    for c in range(begin, end):
-        n, n_now = 0, n_later
-        if c + 1 < end:
-            n_later = _gather(pending, slot, (c + 1) * axon_words, axon_words, active, (c + 1) & 1)
-            for k in range(n_later):
-                prefetch(crossbar, ((c + 1) * axons + active[(c + 1) & 1, k]) * words)
-                prefetch(axon_types, (c + 1) * axons + active[(c + 1) & 1, k])
+    for ahead in range(begin, end + FETCH - 1):
+        if ahead < end:
+            place = ahead % FETCH
+            number[place] = _gather(pending, slot, ahead * axon_words, axon_words, active, place)
+            for k in range(number[place]):
+                prefetch(crossbar, (ahead * axons + active[place, k]) * words)
+                prefetch(axon_types, ahead * axons + active[place, k])
+        c = ahead - FETCH + 1
+        if c < begin:
+            continue
+        n, n_now = 0, number[c % FETCH]
         if n_now == 0 and asleep[c]:
             continue
         acc[:] = 0
         general, quiet = kind[c] != PLAIN, n_now == 0
         table, r_tossed = rows[c, WEIGHTS], rows[c, TOSSED]
         for k in range(n_now):
-            a = active[c & 1, k]
+            a = active[c % FETCH, k]
             g = np.int64(axon_types[c, a])
             bit_row = (c * axons + a) * words
             if n == burst:
@@ -122,10 +126,10 @@ def advance(begin, end, tick, net, tables, v, pending, asleep, kind, seeds, fire
             leak_reversed(v, c, row, reversal, rows[c, REVERSAL], half, wrap, least, most)
             noise(mask, rows[c, MASK], stream_key(seeds[c], tick, THRESHOLD), eta)
             compare_noisy(v, c, alpha, r_alpha, low, r_low, eta, flags)
+            raise_to(v, c, floor, rows[c, FLOOR])
         else:
             add_and_leak(v, c, acc, leak, r_leak, half, wrap, least, most)
-            compare(v, c, alpha, r_alpha, low, r_low, flags)
-        raise_to(v, c, floor, rows[c, FLOOR])
+            compare(v, c, alpha, r_alpha, low, r_low, floor, rows[c, FLOOR], flags)
         asleep[c] = quiet and kind[c] != RESTLESS and not differs(v, c, before)
         count[NEURON_UPDATES] += real
         count[ACTIVE_CORES] += n_now > 0

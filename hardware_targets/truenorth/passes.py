@@ -32,11 +32,13 @@ def add_and_leak(v, c, acc, leak, r, half, mask, least, most):
 
 
 @njit(cache=True)
-def compare(v, c, alpha, r_alpha, low, r_low, flags):
-    """flags: 1 at or above alpha, else 2 below low, else 0."""
+def compare(v, c, alpha, r_alpha, low, r_low, floor, r_floor, flags):
+    """flags: 1 at or above alpha, else 2 below low, else 0; then v rises to its floor."""
     for j in range(flags.size):
-        below = np.uint8(2) if v[c, j] < low[r_low, j] else np.uint8(0)
-        flags[j] = np.uint8(1) if v[c, j] >= alpha[r_alpha, j] else below
+        x = v[c, j]
+        below = np.uint8(2) if x < low[r_low, j] else np.uint8(0)
+        flags[j] = np.uint8(1) if x >= alpha[r_alpha, j] else below
+        v[c, j] = max(x, floor[r_floor, j])
 
 
 @njit(cache=True)

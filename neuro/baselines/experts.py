@@ -69,8 +69,8 @@ def load_balance(probabilities: Tensor, chosen: Tensor) -> Tensor:
 def switch_loss(alpha: float = 0.01) -> Loss:
     """Cross-entropy plus alpha times `load_balance` of every mixture in the network: a `loss` for `neuro.training.fit`.
 
-    alpha = 0.01 is the value of Fedus et al. 2021, sec. 2.2, for long training; a few hundred steps need about 0.1 to keep
-    every expert at work.
+    alpha = 0.01 is the value of Fedus et al. 2021, sec. 2.2, for long training; a few hundred steps need
+    about 0.1 to keep the experts at work.
     """
     if not alpha >= 0:
         raise ParameterError(f"switch_loss: alpha must be >= 0, got {alpha}")
@@ -114,13 +114,12 @@ def experts_cnn(dense: SmallCNN, experts: int = 8) -> SmallCNN:
     `small_cnn` 858,112 MACs against 854,016, and 549,716 parameters against 77,070.
     """
     dense = copy.deepcopy(dense).eval()
-    layers = list(dense.head.children())
-    if [type(layer) for layer in layers] != [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]:
-        raise ParameterError(
-            "experts_cnn: the head of `dense` must be Linear, BatchNorm1d, ReLU, Linear, as in small_cnn"
-        )
-    expert = nn.Sequential(fuse_linear_bn_eval(layers[0], layers[1]), *layers[2:])
-    router = nn.Linear(layers[0].in_features, experts, bias=False)
+    match list(dense.head.children()):
+        case [nn.Linear() as first, nn.BatchNorm1d() as norm, nn.ReLU() as relu, nn.Linear() as last]:
+            expert = nn.Sequential(fuse_linear_bn_eval(first, norm), relu, last)
+        case _:
+            raise ParameterError("experts_cnn: the head of `dense` must be Linear, BatchNorm1d, ReLU, Linear")
+    router = nn.Linear(first.in_features, experts, bias=False)
     copies = nn.ModuleList(copy.deepcopy(expert) for _ in range(experts))
     return SmallCNN(dense.trunk, MixtureOfExperts(router, copies)).train()
 

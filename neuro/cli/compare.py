@@ -148,13 +148,13 @@ def sections(found: Study, steps: tuple[int, int]) -> list[Section]:
 
 
 def _raster(found: Study, steps: int) -> Section:
-    layer, spikes = next(iter(found.spiking.recordings["spikes"].items()))
+    layer, spikes = min(found.spiking.recordings["spikes"].items(), key=lambda item: item[1][0, 0].numel())
     first = spikes[:, 0].flatten(1).numpy()
     times, neurons = np.nonzero(first)
     return Section(
         "Spikes of one image",
-        f"Every dot is a spike of one of the {first.shape[1]:,} neurons of the first layer, {layer!r}, while it looks at the "
-        "first test image.",
+        f"Every dot is a spike of one of the {first.shape[1]:,} neurons of layer {layer!r}, the smallest, while the network "
+        "looks at the first test image.",
         plots.spike_raster(times, neurons, steps=steps, population=first.shape[1], layer=layer),
     )
 
@@ -182,8 +182,8 @@ def _chip_sections(found: Study, program: Program) -> list[Section]:
     return [
         Section(
             f"Cores of {chip.title}",
-            f"The {len(placement.cores)} cores in use and how much of their synapse memory is taken. Point at a core to see its "
-            "neurons.",
+            f"Cores in use: {len(placement.cores)}. Colour shows how much of a core's synapse memory is taken; point at a core "
+            "to see its neurons.",
             plots.core_loads(
                 (tiles[:, 0] * across + inside % across).tolist(), (tiles[:, 1] * (-(-per_tile // across)) + inside // across).tolist(),
                 load, labels, mesh=(width, height), resource="synapse memory",

@@ -166,17 +166,17 @@ def error(spiking: Graph, graph: Graph, x: torch.Tensor, steps: int) -> float:
 
 
 def converges(graph: Graph, recipe: RateCode, bound: float = 0.05) -> Graph:
-    """The error of the logits at 1,024 steps is small, and smaller than at 16 steps."""
-    x = torch.rand(6, *graph.shapes[graph.inputs[0]])
+    """The error of the logits at 512 steps is small, and smaller than at 16 steps."""
+    x = torch.rand(4, *graph.shapes[graph.inputs[0]])
     spiking = convert(graph, recipe, x)
     scale = float(evaluate(graph, x).abs().max())
-    late = error(spiking, graph, x, 1024)
+    late = error(spiking, graph, x, 512)
     assert late < bound * scale
-    assert late < max(0.3 * error(spiking, graph, x, 16), 0.005 * scale)
+    assert late < max(0.4 * error(spiking, graph, x, 16), 0.005 * scale)
     return spiking
 
 
-@settings(max_examples=20)
+@settings(max_examples=10)
 @given(st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=3), st.booleans(), st.integers(0, 10**6))
 def test_random_networks_converge(kinds: list[str], per_channel: bool, seed: int) -> None:
     graph = drawn(kinds, seed)
@@ -298,20 +298,16 @@ def test_max_pools_become_counters() -> None:
 
 def test_concatenated_spikes_are_pooled_by_counters() -> None:
     sketch = Sketch((2, 6, 6))
-    sketch.put(conv(4, 2))
-    block(sketch, "concat")
-    sketch.sources[sketch.at] = tuple(name for name in sketch.sources[sketch.at])
-    ends = sketch.sources[next(n for n in reversed(sketch.nodes) if isinstance(sketch.nodes[n], Concat))]
-    sketch.put(Concat(), *ends)
-    del sketch.nodes[[n for n in sketch.nodes if isinstance(sketch.nodes[n], ReLU)][-1]]
-    sketch.sources = {name: given for name, given in sketch.sources.items() if name in sketch.nodes}
-    first = next(n for n in sketch.nodes if isinstance(sketch.nodes[n], Concat))
-    del sketch.nodes[first], sketch.sources[first]
+    entry = sketch.put(conv(4, 2))
+    left = sketch.put(ReLU())
+    sketch.put(conv(2, 2), "x")
+    right = sketch.put(Clamp(0, 0.7))
+    sketch.put(Concat(), left, right)
     sketch.put(MaxPool((2, 2), (2, 2), (0, 0)))
-    sketch.put(Reshape((36,)))
-    sketch.put(Affine(torch.randn(3, 36)))
-    spiking = converges(sketch.graph(), RateCode(100))
-    assert "MaxCount" in kinds_of(spiking)
+    sketch.put(Reshape((54,)))
+    sketch.put(Affine(torch.randn(3, 54)))
+    assert sketch.sources[left] == (entry,)
+    assert "MaxCount" in kinds_of(converges(sketch.graph(), RateCode(100)))
 
 
 def test_a_max_pool_of_changing_sums_is_refused() -> None:
@@ -335,7 +331,7 @@ def test_a_max_pool_of_the_constant_input_stays() -> None:
 
 
 def test_history_of_fourteen_activations() -> None:
-    graph = drawn(["conv", "norm", "residual", "leaky", "clamp", "max", "concat"], 1)
+    graph = drawn(["conv", "norm", "grouped", "residual", "leaky", "clamp", "max", "concat"], 1)
     spiking = convert(graph, RateCode(), torch.rand(4, 2, 6, 6))
     assert activations_replaced(spiking) == (14, 14)
     assert activations_replaced(legalise(graph)) == (0, 14)

@@ -54,6 +54,8 @@ def test_published_sizes(module: nn.Module, shape: tuple[int, ...], macs: int, p
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 17, 20)])
 def test_the_networks_of_the_demo_cost_what_their_docstrings_say(shape: tuple[int, int, int]) -> None:
     dense = small_cnn(shape, 7, channels=(4, 6), hidden=16)
+    for tensor in dense.parameters():  # zeros, as in the biases at the start, are no active parameters
+        nn.init.uniform_(tensor, 0.5, 1.0)
     expert = experts_cnn(dense, experts=5)
     x = torch.rand(3, *shape)
     assert dense(x).shape == expert(x).shape == (3, 7)
