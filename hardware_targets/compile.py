@@ -156,7 +156,9 @@ def run(
             f"steps must be an integer from 1 to {program.most_steps} (compile(..., most_steps=...) sets it), got {steps!r}"
         )
     if backend == "lava":
-        raise BackendMissing("the Lava engine runs hard-reset programs only so far; use backend='simulator'")
+        raise BackendMissing(
+            "run() does not reach Lava yet: use backend='simulator', or hardware_targets.lava.via_lava.run_in_lava"
+        )
     if backend != "simulator":
         raise ParameterError(f"backend must be 'simulator' or 'lava', got {backend!r}")
     (entry,) = program.graph.inputs

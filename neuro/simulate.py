@@ -270,9 +270,7 @@ class _Chunk:
             return given
         return [given[0].mean(0, keepdim=True)]
 
-    def _neurons(
-        self, name: str, node: Neuron, current: Tensor, recordings: dict[str, dict[str, Tensor]]
-    ) -> Tensor:
+    def _neurons(self, name: str, node: Neuron, current: Tensor, recordings: dict[str, dict[str, Tensor]]) -> Tensor:
         batch, shape = current.shape[1], tuple(current.shape[2:])
         keep = "v" in self.record
         if isinstance(node, Readout) and not keep and "outputs" not in self.record:

@@ -92,7 +92,9 @@ def main() -> None:
         cases += [(cores, 20, "uniform") for cores in (64, 256, 1024, 2048)]
     rows = []
     for cores, rate, kind in cases:
-        row = {"cores": cores, "kind": kind} | measure(random_chip(cores, rate, kind), a.ticks, a.repeats, a.threads)
+        row: dict[str, Any] = {"cores": cores, "kind": kind} | measure(
+            random_chip(cores, rate, kind), a.ticks, a.repeats, a.threads
+        )
         rows.append(row)
         if not a.json:
             print(

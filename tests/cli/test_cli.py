@@ -18,7 +18,7 @@ import neuro
 from converters import RateCode, convert
 from neuro import cli, datasets, trace
 
-NET = '''
+NET = """
 from torch import nn
 
 def build():
@@ -36,7 +36,7 @@ class Both(nn.Module):
 
 def refused():
     return Both()
-'''
+"""
 
 
 class Outcome:
@@ -79,7 +79,9 @@ def files(tmp_path: Path, snn) -> Path:
 
 
 def test_convert_then_simulate_then_deploy(run, files: Path) -> None:
-    done = run("convert", "net.py:build", "--data", "mnist-5k", "--samples", 60, "--steps", 8, "--out", "new.h5", "--json")
+    done = run(
+        "convert", "net.py:build", "--data", "mnist-5k", "--samples", 60, "--steps", 8, "--out", "new.h5", "--json"
+    )
     assert done.code == 0, done.err
     result = json.loads(done.out)
     assert (result["activations_replaced"], result["activations"]) == (1, 1)
@@ -120,7 +122,9 @@ def test_check_says_no_with_exit_code_two(run, files: Path) -> None:
 
 
 def _digest(folder: Path) -> dict[str, str]:
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()}
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()
+    }
 
 
 class Payload:
@@ -157,7 +161,9 @@ def test_refusals_are_one_line_and_write_nothing(run, files: Path) -> None:
         assert expected in lines[0], (expected, lines)
         assert "Traceback" not in done.err
     after = _digest(files)
-    assert {k: v for k, v in after.items() if "__pycache__" not in k} == {k: v for k, v in before.items() if "__pycache__" not in k}
+    assert {k: v for k, v in after.items() if "__pycache__" not in k} == {
+        k: v for k, v in before.items() if "__pycache__" not in k
+    }
     assert not (files / "canary").exists()
 
 
@@ -193,7 +199,9 @@ def test_one_seed_gives_the_same_bytes(run, tmp_path: Path) -> None:
     )  # fmt: skip
     found = []
     for folder in ("first", "second"):
-        done = run("compare", "--task", "few.npz", "--epochs", 1, "--steps", "4,8", "--seed", 3, "--out", folder, "--json")
+        done = run(
+            "compare", "--task", "few.npz", "--epochs", 1, "--steps", "4,8", "--seed", 3, "--out", folder, "--json"
+        )
         assert done.code == 0, done.err
         rows = json.loads(done.out)
         assert [row["model"] for row in rows] == [

@@ -42,7 +42,9 @@ def test_batch_norm_goes_into_the_weights(convolution: bool, bias: bool, groups:
         conv = Conv(torch.randn(4, 2 // groups, 3, 3), b, groups=groups)
         unchanged(chain((2, 5, 5), conv, norm(4), Dropout(), ReLU()), "Conv", "ReLU")
     else:
-        unchanged(chain((3,), Affine(torch.randn(4, 3), b), norm(4), Scale(torch.tensor(2.0)), ReLU()), "Affine", "ReLU")
+        unchanged(
+            chain((3,), Affine(torch.randn(4, 3), b), norm(4), Scale(torch.tensor(2.0)), ReLU()), "Affine", "ReLU"
+        )
 
 
 def test_history_tells_every_change() -> None:
@@ -78,6 +80,11 @@ def test_integer_weights_are_left_alone() -> None:
     integer = Affine(torch.ones(2, 2, dtype=torch.int32))
     node = fold(chain((2,), Affine(torch.randn(2, 2)), Scale(torch.tensor(2.0)), ReLU()))
     assert [n.kind for n in node.nodes.values()] == ["Input", "Affine", "ReLU"]
-    nodes = {"x": Input((2,)), "s": Scale(torch.tensor(1, dtype=torch.int32)), "a": integer, "t": Scale(torch.tensor(2.0))}
+    nodes = {
+        "x": Input((2,)),
+        "s": Scale(torch.tensor(1, dtype=torch.int32)),
+        "a": integer,
+        "t": Scale(torch.tensor(2.0)),
+    }
     kept = fold(Graph(nodes, {"s": ("x",), "a": ("s",), "t": ("a",)}))
     assert [n.kind for n in kept.nodes.values()] == ["Input", "Scale", "Affine", "Scale"]

@@ -48,9 +48,9 @@ def small_network() -> Graph:
     """Convolution with bias and padding, pools of both kinds, a residual sum, groups, a matrix."""
     nodes = {
         "x": Input((2, 8, 8)),
-        "c1": Conv(torch.randn(4, 2, 3, 3), torch.randn(4), padding=(1, 1)), "r1": ReLU(),
-        "c2": Conv(torch.randn(4, 2, 3, 3), torch.randn(4), padding=(1, 1), groups=2), "r2": ReLU(),
-        "c3": Conv(torch.randn(4, 4, 1, 1), None), "sum": Add(), "r3": Clamp(0, 5),
+        "c1": Conv(torch.randn(4, 2, 3, 3) / 4, torch.randn(4), padding=(1, 1)), "r1": ReLU(),
+        "c2": Conv(torch.randn(4, 2, 3, 3) / 4, torch.randn(4), padding=(1, 1), groups=2), "r2": ReLU(),
+        "c3": Conv(torch.randn(4, 4, 1, 1) / 2, None), "sum": Add(), "r3": Clamp(0, 5),
         "max": MaxPool((2, 2), (2, 2), (0, 0)), "mean": AvgPool((2, 2), (2, 2), (0, 0)), "flat": Reshape((16,)),
         "fc": Affine(torch.randn(5, 16), torch.randn(5)), "r4": ReLU(), "out": Affine(torch.randn(3, 5)),
     }  # fmt: skip
@@ -192,7 +192,10 @@ def test_a_channel_of_vanishing_weights_keeps_its_bias() -> None:
 
 def test_a_matrix_on_rows_shares_one_step() -> None:
     """Features (5, 4): the channel is the row of the features, not the row of the matrix."""
-    near(chain((5, 4), Affine(torch.randn(5, 4), torch.randn(5)), ReLU(), Affine(torch.randn(3, 5))), torch.rand(50, 5, 4))
+    near(
+        chain((5, 4), Affine(torch.randn(5, 4), torch.randn(5)), ReLU(), Affine(torch.randn(3, 5))),
+        torch.rand(50, 5, 4),
+    )
 
 
 def test_names_already_taken_do_no_harm() -> None:

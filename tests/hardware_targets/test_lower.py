@@ -93,9 +93,7 @@ def test_what_has_no_matrix_is_refused() -> None:
 def between(nodes: dict[str, Node], sources: dict[str, tuple[str, ...]]) -> tuple[Graph, Graph, Layer]:
     """The stretch as a plain network of its own, the same stretch as a spiking graph, and its last layer."""
     plain = Graph(nodes, sources)
-    spiking = Graph(
-        {**nodes, "neurons": LIF(torch.tensor(0.5), one, zero)}, {**sources, "neurons": (plain.output,)}
-    )
+    spiking = Graph({**nodes, "neurons": LIF(torch.tensor(0.5), one, zero)}, {**sources, "neurons": (plain.output,)})
     return plain, spiking, lower(spiking)[-1]
 
 
@@ -120,9 +118,15 @@ def chain(shape: tuple[int, ...], *nodes: Node) -> tuple[dict[str, Node], dict[s
 def test_a_chain_becomes_one_matrix() -> None:
     layer = composite_equals_graph(
         *chain(
-            (2, 6, 6), Scale(torch.randn(2, 1, 1), torch.randn(6)), AvgPool((2, 2), (2, 2), (0, 0)),
-            Pad(((0, 0), (1, 1), (0, 1)), 1.0), Conv(torch.randn(3, 2, 2, 2), torch.randn(3)), Permute((1, 2, 0)),
-            Reshape((36,)), Slice(0, 3, 36), Affine(torch.randn(5, 33), torch.randn(5)),
+            (2, 6, 6),
+            Scale(torch.randn(2, 1, 1), torch.randn(6)),
+            AvgPool((2, 2), (2, 2), (0, 0)),
+            Pad(((0, 0), (1, 1), (0, 1)), 1.0),
+            Conv(torch.randn(3, 2, 2, 2), torch.randn(3)),
+            Permute((1, 2, 0)),
+            Reshape((36,)),
+            Slice(0, 3, 36),
+            Affine(torch.randn(5, 33), torch.randn(5)),
         )  # fmt: skip
     )
     (path,) = layer.paths
@@ -179,9 +183,7 @@ def test_layers_levels_and_paths_of_a_residual_network() -> None:
 
 
 def test_all_refusals_come_in_one_message() -> None:
-    nodes, sources = chain(
-        (1, 4), ReLU(), IF(one, zero), MaxCount((2,), (2,), (0,)), LI(torch.tensor(0.5)), Readout()
-    )
+    nodes, sources = chain((1, 4), ReLU(), IF(one, zero), MaxCount((2,), (2,), (0,)), LI(torch.tensor(0.5)), Readout())
     with pytest.raises(UnsupportedNode) as caught:
         lower(Graph(nodes, sources, "odd"))
     first, *lines = str(caught.value).splitlines()

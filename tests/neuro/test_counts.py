@@ -176,5 +176,7 @@ def test_adding_counts() -> None:
 
 def test_precision_is_that_of_the_weights() -> None:
     assert plain_counts(chain((2,), dense(1, 2), Softmax()), torch.rand(1, 2)).precision == "float32"
-    integer = chain((2,), dense(1, 2), Requantise(torch.tensor([2.0]), 0, 9), Affine(torch.ones(1, 1, dtype=torch.int32)))
+    integer = chain(
+        (2,), dense(1, 2), Requantise(torch.tensor([2.0]), 0, 9), Affine(torch.ones(1, 1, dtype=torch.int32))
+    )
     assert plain_counts(integer, torch.rand(1, 2)).precision == "int8"

@@ -82,7 +82,9 @@ def test_pools(dims: int, kernel: int, stride: int, pad: int, ceil: bool, count:
     same(AvgPool(*window, count, ceil), average(kernel, stride, pad, ceil_mode=ceil, count_include_pad=count), x)
     same(MaxPool(*window, ceil), largest(kernel, stride, pad, ceil_mode=ceil), x)
     whole = (10 * x).to(torch.int32)
-    assert torch.equal(MaxPool(*window, ceil).forward(whole), largest(kernel, stride, pad, ceil_mode=ceil)(whole.float()).int())
+    assert torch.equal(
+        MaxPool(*window, ceil).forward(whole), largest(kernel, stride, pad, ceil_mode=ceil)(whole.float()).int()
+    )
 
 
 def test_elementwise_and_reshaping() -> None:

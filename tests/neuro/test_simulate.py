@@ -31,7 +31,6 @@ from neuro.nodes import (
     Readout,
     ReLU,
     Reshape,
-    Spiking,
 )
 from neuro.simulate import carries_spikes, depth, has_neurons, simulate
 
@@ -318,7 +317,12 @@ def test_if_equals_brian2(monkeypatch: pytest.MonkeyPatch) -> None:
         b2.defaultclock.dt = 1 * b2.ms
         drive = b2.TimedArray(current, dt=1 * b2.ms)
         group = b2.NeuronGroup(
-            8, "dv/dt = drive(t, i) / ms : 1", threshold="v >= 1", reset="v -= 1", method="euler", namespace={"drive": drive}
+            8,
+            "dv/dt = drive(t, i) / ms : 1",
+            threshold="v >= 1",
+            reset="v -= 1",
+            method="euler",
+            namespace={"drive": drive},
         )
         monitor = b2.SpikeMonitor(group)
         b2.Network(group, monitor).run(40 * b2.ms, namespace={"drive": drive})
@@ -327,5 +331,3 @@ def test_if_equals_brian2(monkeypatch: pytest.MonkeyPatch) -> None:
     z = neuron_spikes(IF(one, zero), torch.from_numpy(current).float()[:, None])[:, 0]
     assert z.sum() > 40
     assert np.array_equal(z.numpy(), expected)
-
-
