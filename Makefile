@@ -56,7 +56,7 @@ suite: setup
 test: lint types suite
 
 benchmarks: setup
-	@$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; PYTHONPATH=. $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf .venv .lava-venv out build *.egg-info

@@ -7,6 +7,6 @@ from hardware_targets.place import Placement
 from hardware_targets.price import Bill, price
 
 __all__ = [
-    "Bill", "Chip", "ChipRun", "Fit", "Placement", "Program", "Quantity", "check", "chips", "compile", "load_chip", "price",
-    "run",
+    "Bill", "Chip", "ChipRun", "Fit", "Placement", "Program", "Quantity", "check", "chips", "compile", "load_chip",
+    "price", "run",
 ]  # fmt: skip

@@ -1,4 +1,7 @@
-"""compile: a spiking graph becomes integers on the cores of a chip. run: the chip's arithmetic on data, tick by tick."""
+"""compile: a spiking graph becomes integers on the cores of a chip.
+
+run: the chip's arithmetic on data, tick by tick.
+"""
 
 from __future__ import annotations
 
@@ -130,7 +133,8 @@ def encode_input(program: Program, x: Tensor, steps: int) -> np.ndarray:
         return np.broadcast_to(levels, (steps, *levels.shape))
     if flat.min() < 0 or flat.max() > 1:
         raise ParameterError(
-            f"chip {program.chip.name!r} takes plain spikes, so inputs must lie in [0, 1]; got {flat.min():g}..{flat.max():g}"
+            f"chip {program.chip.name!r} takes plain spikes, so inputs must lie in [0, 1]; "
+            f"got {flat.min():g}..{flat.max():g}"
         )
     edges = np.floor(np.arange(steps + 1)[:, None, None] * flat + 0.5)
     return np.diff(edges, axis=0).astype(np.int32)
@@ -147,13 +151,15 @@ def run(
 ) -> ChipRun:
     """Run a compiled network for `steps` ticks of input plus the ticks that the pipeline needs.
 
-    x: (batch, *features). outputs: (batch, classes), the mean current of the read-out, in the units of the graph's read-out.
-    counts: synaptic events as `accumulates`, updates, packets between cores and their hops. record: "spikes" and "v".
+    x: (batch, *features). outputs: (batch, classes), the mean current of the read-out, in the units of the graph's
+    read-out. counts: synaptic events as `accumulates`, updates, packets between cores and their hops. record: "spikes"
+    and "v".
     Raises ParameterError for a bad number of steps and BackendMissing where the engine is not there.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= program.most_steps:
         raise ParameterError(
-            f"steps must be an integer from 1 to {program.most_steps} (compile(..., most_steps=...) sets it), got {steps!r}"
+            f"steps must be an integer from 1 to {program.most_steps} "
+            f"(compile(..., most_steps=...) sets it), got {steps!r}"
         )
     if backend == "lava":
         raise BackendMissing(
@@ -164,7 +170,8 @@ def run(
     (entry,) = program.graph.inputs
     readout = program.layers[-1]
     ticks = steps + program.depth
-    outputs, counts, saturated, kept = [], [], {}, []
+    outputs, counts, kept = [], [], []
+    saturated: dict[str, int] = {}
     for chunk in x.split(batch_size):
         given = encode_input(program, chunk, steps)
         result = simulate_program(program.integers, {entry: given}, ticks, record=tuple(record))  # type: ignore[arg-type]

@@ -1,15 +1,16 @@
 """Real weights, thresholds and biases become a Loihi core's integers, with the error of every layer reported.
 
-A neuron's weights share one unit s: w = s * w_int. The unit is folded into its threshold and bias, so it costs nothing on
-the chip and may differ from channel to channel. Paths into one population differ by powers of two (`weight_exp`).
+A neuron's weights share one unit s: w = s * w_int. The unit is folded into its threshold and bias, so it costs nothing
+on the chip and may differ from channel to channel. Paths into one population differ by powers of two (`weight_exp`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
+from torch import Tensor
 
 from hardware_targets.loihi.program import (
     DECAY_UNITY,
@@ -23,7 +24,8 @@ from hardware_targets.loihi.program import (
 )
 from hardware_targets.lower import Layer, Path
 from neuro.errors import ParameterError
-from neuro.nodes import LIF, Readout, Spiking
+from neuro.graph import Shape
+from neuro.nodes import LIF, Conv, Readout, Spiking
 
 LARGEST_THRESHOLD = 2**12
 """In units of activation. Leaves room for membrane potentials of 32 thresholds before 24 bits saturate."""
@@ -36,8 +38,8 @@ MOST_SHIFT = 8
 class QuantisationError:
     """What quantising one layer lost, relative to the real values.
 
-    weight, bias: root mean square error over root mean square. threshold: largest relative error. clipped: biases beyond
-    their field. unit: median of the units of weight.
+    weight, bias: root mean square error over root mean square. threshold: largest relative error. clipped: biases
+    beyond their field. unit: median of the units of weight.
     """
 
     layer: str
@@ -50,7 +52,10 @@ class QuantisationError:
 
 @dataclass(frozen=True, eq=False)
 class QuantisedLayer:
-    """A population and its connections in integers; `unit` (size,) is the real current of one integer unit of activation."""
+    """A population and its connections in integers.
+
+    unit: (size,), the real current of one integer unit of activation.
+    """
 
     population: Population
     connections: tuple[Connection, ...]
@@ -69,8 +74,8 @@ def quantise_layer(
     """Integers for one population.
 
     levels: the pipeline level of every source. steps_of: for graded inputs, the real value of one unit of their payload
-    (spikes are worth 1 and missing here). weight_bits: signed bits per weight. mantissa_bits: of the bias. most_steps: how long
-    a read-out must integrate without saturating, whatever arrives.
+    (spikes are worth 1 and missing here). weight_bits: signed bits per weight. mantissa_bits: of the bias. most_steps:
+    how long a read-out must integrate without saturating, whatever arrives.
     Raises ParameterError where a LIF neuron's decay is no number of the chip.
     """
     matrices = [path.as_matrix() * steps_of.get(path.source, 1.0) for path in layer.paths]
@@ -80,7 +85,7 @@ def quantise_layer(
     top = 2 ** (weight_bits - 1) - 1
     unit = np.max([m / (2 * top * 2.0**e) for m, e in zip(largest, exponents, strict=True)], axis=0, initial=0.0)
     unit = np.where(unit > 0, unit, unit[unit > 0].min() if (unit > 0).any() else 1.0)
-    theta = _theta(layer)
+    theta = _per_neuron(layer.node.theta, layer) if isinstance(layer.node, Spiking) else None
     if theta is None:
         unit = np.full_like(unit, unit.max())
         reach = np.sum([abs(matrix).sum(axis=1) for matrix in matrices], axis=0) + np.abs(layer.bias)
@@ -127,10 +132,8 @@ def _exponents(largest: list[np.ndarray]) -> list[int]:
     return [int(np.clip(np.round(np.log2(value / smallest)), 0, 7)) if value > 0 else 0 for value in typical]
 
 
-def _theta(layer: Layer) -> np.ndarray | None:
-    if not isinstance(layer.node, Spiking):
-        return None
-    return layer.node.theta.detach().double().expand(layer.shape).flatten().numpy()
+def _per_neuron(parameter: Tensor, layer: Layer) -> np.ndarray:
+    return parameter.detach().double().expand(layer.shape).flatten().numpy()
 
 
 def _connection(
@@ -151,40 +154,57 @@ def _connection(
     real = integers.copy()
     real.data = integers.data * scale[rows]
     delay = layer.level - levels[path.source] - 1
-    common = {
-        "source": path.source,
-        "target": layer.name,
-        "weight_exp": weight_exp,
-        "num_weight_bits": weight_bits,
-        "sign_mode": "mixed",
-        "num_message_bits": 8 if graded else 0,
-    }
     if path.conv is not None and delay == 0:
-        channel = scale.reshape(layer.shape[0], -1)[:, 0].reshape(-1, 1, 1, 1)
-        weight = path.conv.weight.detach().double().numpy()
-        factor = float(abs(matrix).max() / abs(path.as_matrix()).max()) if matrix.nnz else 1.0
-        weights = 2 * np.clip(np.round(weight * factor / (2 * channel)), -top, top)
-        node = path.conv
-        return (
-            Conv2d(
-                weights=weights.astype(np.int32), input_shape=path.input_shape, stride=node.stride,
-                padding=node.padding, dilation=node.dilation, groups=node.groups, **common,
-            ),
-            real,
-        )  # fmt: skip
-    dense = matrix.nnz > 0.5 * matrix.shape[0] * matrix.shape[1]
-    if dense:
-        weights = integers.toarray().astype(np.int32)
-        return Dense(weights=weights, delays=np.int32(delay) if delay else None, **common), real
+        synapses: Connection = _shared_kernel(path, path.conv, matrix, scale, layer, top)
+    else:
+        synapses = _synapses(path.source, layer.name, integers, rows, delay)
+    connection = replace(
+        synapses,
+        weight_exp=weight_exp,
+        num_weight_bits=weight_bits,
+        sign_mode="mixed",
+        num_message_bits=8 if graded else 0,
+    )
+    return connection, real
+
+
+def _shared_kernel(path: Path, conv: Conv, matrix: sp.csr_array, scale: np.ndarray, layer: Layer, top: int) -> Conv2d:
+    channel = scale.reshape(layer.shape[0], -1)[:, 0].reshape(-1, 1, 1, 1)
+    factor = float(abs(matrix).max() / abs(path.as_matrix()).max()) if matrix.nnz else 1.0
+    weight = conv.weight.detach().double().numpy() * factor
+    channels, height, width = path.input_shape
+    return Conv2d(
+        source=path.source,
+        target=layer.name,
+        weights=(2 * np.clip(np.round(weight / (2 * channel)), -top, top)).astype(np.int32),
+        input_shape=(channels, height, width),
+        stride=_pair(conv.stride),
+        padding=_pair(conv.padding),
+        dilation=_pair(conv.dilation),
+        groups=conv.groups,
+    )
+
+
+def _pair(sizes: Shape) -> tuple[int, int]:
+    vertical, horizontal = sizes
+    return vertical, horizontal
+
+
+def _synapses(source: str, target: str, integers: sp.csr_array, rows: np.ndarray, delay: int) -> Dense | Sparse:
+    """The whole matrix where most of it is in use, else only the synapses that exist."""
+    delays = np.array(delay, np.int32) if delay else None
+    if integers.nnz > 0.5 * integers.shape[0] * integers.shape[1]:
+        return Dense(source=source, target=target, weights=integers.toarray().astype(np.int32), delays=delays)
     kept = integers.data != 0
-    return (
-        Sparse(
-            weights=integers.data[kept].astype(np.int32), rows=rows[kept].astype(np.int32),
-            columns=integers.indices[kept].astype(np.int32), shape=matrix.shape,
-            delays=np.int32(delay) if delay else None, **common,
-        ),
-        real,
-    )  # fmt: skip
+    return Sparse(
+        source=source,
+        target=target,
+        weights=integers.data[kept].astype(np.int32),
+        rows=rows[kept].astype(np.int32),
+        columns=integers.indices[kept].astype(np.int32),
+        shape=integers.shape,
+        delays=delays,
+    )
 
 
 def _population(
@@ -201,29 +221,50 @@ def _population(
     got = np.ldexp(mantissa.astype(np.float64), exponent) - (2 ** (STATE_SHIFT - 1) if floored else 0)
     power = float((wanted**2).sum())
     bias_error = float(np.sqrt(((got - wanted) ** 2).sum() / power)) if power else 0.0
-    plain = {"name": layer.name, "size": layer.size, "bias_mant": mantissa, "bias_exp": exponent, "start": layer.level}
-    if isinstance(node, Readout) or theta is None:
-        start = layer.level + (node.start if isinstance(node, Readout) else 0)
-        return Population(**{**plain, "start": start}, vth=0, reset="none"), bias_error, clipped, 0.0
-    decay = 0
-    if isinstance(node, LIF):
-        decays = np.unique(np.round((1 - node.beta.detach().double().numpy()) * DECAY_UNITY))
-        if decays.size != 1 or not 0 <= decays[0] < DECAY_UNITY:
-            raise ParameterError(
-                f"LIF {layer.name!r}: a population has one 12-bit decay, got beta from {node.beta.min():g} to {node.beta.max():g}"
-            )
-        decay = int(decays[0])
+    if not isinstance(node, Spiking) or theta is None:
+        integrator = Population(
+            name=layer.name,
+            size=layer.size,
+            bias_mant=mantissa,
+            bias_exp=exponent,
+            vth=0,
+            reset="none",
+            start=layer.level + (node.start if isinstance(node, Readout) else 0),
+        )
+        return integrator, bias_error, clipped, 0.0
     vth = np.maximum(np.round(theta / unit), 1)
-    v0 = node.v0.detach().double().expand(layer.shape).flatten().numpy() / theta * vth * 2**STATE_SHIFT
+    v0 = _per_neuron(node.v0, layer) / theta * vth * 2**STATE_SHIFT
     population = Population(
-        **plain, vth=vth.astype(np.int32), dv=decay, reset=node.reset,
+        name=layer.name,
+        size=layer.size,
+        bias_mant=mantissa,
+        bias_exp=exponent,
+        vth=vth.astype(np.int32),
+        dv=_decay(node, layer.name),
+        reset=node.reset,
         v0=np.clip(np.round(v0), -VOLTAGE_LIMIT, VOLTAGE_LIMIT).astype(np.int32),
-    )  # fmt: skip
+        start=layer.level,
+    )
     return population, bias_error, clipped, float(np.max(np.abs(vth * unit - theta) / theta))
 
 
+def _decay(node: Spiking, name: str) -> int:
+    """The chip's dv = (1 - beta) 4096 of a LIF population; 0 for neurons that do not leak."""
+    if not isinstance(node, LIF):
+        return 0
+    decays = np.unique(np.round((1 - node.beta.detach().double().numpy()) * DECAY_UNITY))
+    if decays.size != 1 or not 0 <= decays[0] < DECAY_UNITY:
+        raise ParameterError(
+            f"LIF {name!r}: a population has one 12-bit decay, got beta from {node.beta.min():g} to {node.beta.max():g}"
+        )
+    return int(decays[0])
+
+
 def _mantissas(values: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Mantissa * 2^exponent nearest to the values, mantissa signed of `bits` bits, exponent 0..7; how many were clipped."""
+    """Mantissa * 2^exponent nearest to the values: mantissa signed of `bits` bits, exponent 0..7.
+
+    Last comes how many were clipped.
+    """
     limit = 2 ** (bits - 1) - 1
     needed = np.ceil(np.log2(np.maximum(np.abs(values), 1) / limit))
     exponent = np.clip(needed, 0, 7).astype(np.int32)

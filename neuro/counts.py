@@ -147,8 +147,8 @@ class Traffic:
     """What entered a node during a run: how often each element was not zero, and how many values entered at all.
 
     `active` has the feature shape of the input and sums over samples and steps; `presentations` is samples times steps
-    (steps = 1 for a constant input, which is computed once and held). `binary`: all values were spikes. `graded`: they are
-    sums of spikes on their way, so that zeros cause no work.
+    (steps = 1 for a constant input, which is computed once and held). `binary`: all values were spikes. `graded`: they
+    are sums of spikes on their way, so that zeros cause no work.
     """
 
     shape: Shape

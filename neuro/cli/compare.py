@@ -118,8 +118,8 @@ def sections(found: Study, steps: tuple[int, int]) -> list[Section]:
     parts = [
         Section(
             "Accuracy against time steps",
-            "The spiking network's answer after each number of steps, and the dense network that it came from. Few steps "
-            "leave the firing rates coarse.",
+            "The spiking network's answer after each number of steps, and the dense network that it came from. Few "
+            "steps leave the firing rates coarse.",
             plots.accuracy_against_time(found.curves, dense=dense, looks=looks),
         )
     ]
@@ -135,8 +135,8 @@ def sections(found: Study, steps: tuple[int, int]) -> list[Section]:
         parts.append(
             Section(
                 f"Accuracy against energy, model {letter}",
-                f"Each row of the table under the model that prices {what}. Up and to the left is better; rows on the dotted "
-                "line are beaten by no other row under this model.",
+                f"Each row of the table under the model that prices {what}. Up and to the left is better; rows on the "
+                "dotted line are beaten by no other row under this model.",
                 plots.accuracy_against_energy(points, model=letter, looks=looks),
             )
         )
@@ -153,8 +153,8 @@ def _raster(found: Study, steps: int) -> Section:
     times, neurons = np.nonzero(first)
     return Section(
         "Spikes of one image",
-        f"Every dot is a spike of one of the {first.shape[1]:,} neurons of layer {layer!r}, the smallest, while the network "
-        "looks at the first test image.",
+        f"Every dot is a spike of one of the {first.shape[1]:,} neurons of layer {layer!r}, the smallest, while the "
+        "network looks at the first test image.",
         plots.spike_raster(times, neurons, steps=steps, population=first.shape[1], layer=layer),
     )
 
@@ -163,7 +163,8 @@ def _activity(found: Study, steps: int) -> Section:
     measured = {layer: float(spikes.float().mean()) for layer, spikes in found.spiking.recordings["spikes"].items()}
     return Section(
         "Activity of each layer",
-        "Spikes per neuron and step, mean over all test images. Every spike costs one accumulate for each synapse it meets.",
+        "Spikes per neuron and step, mean over all test images. Every spike costs one accumulate for each synapse it "
+        "meets.",
         plots.activity_per_layer({f"spiking, T={steps}": measured}),
     )
 
@@ -182,10 +183,11 @@ def _chip_sections(found: Study, program: Program) -> list[Section]:
     return [
         Section(
             f"Cores of {chip.title}",
-            f"Cores in use: {len(placement.cores)}. Colour shows how much of a core's synapse memory is taken; point at a core "
-            "to see its neurons.",
+            f"Cores in use: {len(placement.cores)}. Colour shows how much of a core's synapse memory is taken; point at a "
+            "core to see its neurons.",
             plots.core_loads(
-                (tiles[:, 0] * across + inside % across).tolist(), (tiles[:, 1] * (-(-per_tile // across)) + inside // across).tolist(),
+                (tiles[:, 0] * across + inside % across).tolist(),
+                (tiles[:, 1] * (-(-per_tile // across)) + inside // across).tolist(),
                 load, labels, mesh=(width, height), resource="synapse memory",
             ),
             details=tuple(f"core {row[0]}: {row[1]}" for row in placement.rows()),
@@ -193,8 +195,8 @@ def _chip_sections(found: Study, program: Program) -> list[Section]:
         ),
         Section(
             "Error of the chip's integers",
-            "Root mean square error of the weights of each layer, relative to their size, after quantising to the chip's "
-            "format.",
+            "Root mean square error of the weights of each layer, relative to their size, after quantising to the "
+            "chip's format.",
             plots.quantisation_error({model: {error.layer: 100 * error.weight for error in program.errors}}),
         ),
     ]  # fmt: skip

@@ -119,8 +119,8 @@ def study(
 ) -> Study:
     """Train the dense network, make every rival of it, and measure all on the test part.
 
-    steps: the spiking network is reported after the first and after the second number of steps. Everything is chosen on the
-    validation part. Raises ParameterError for unknown rows or steps out of order.
+    steps: the spiking network is reported after the first and after the second number of steps. Everything is chosen on
+    the validation part. Raises ParameterError for unknown rows or steps out of order.
     """
     unknown = [name for name in wanted if name not in ROWS]
     if unknown or not wanted:
@@ -154,10 +154,12 @@ def study(
         bench.add("dense int8", integer, result.outputs, result.counts)
     if "pruned" in wanted:
         say("pruning 90 % of its weights and tuning the rest")
+        pruned, _ = prune(
+            network, split, fraction=0.9, epochs=max(1, epochs // 3), learning_rate=2e-3, seed=seed, augment=augment
+        )
         _add_trained(
-            bench, "pruned 90 % fp32",
-            prune(network, split, fraction=0.9, epochs=max(1, epochs // 3), learning_rate=2e-3, seed=seed, augment=augment)[0],
-            example, ("Zero weights cost no operation here; dense hardware gains nothing from them.",),
+            bench, "pruned 90 % fp32", pruned, example,
+            ("Zero weights cost no operation here; dense hardware gains nothing from them.",),
         )  # fmt: skip
     if "experts" in wanted:
         say("training a top-1 mixture of 8 experts on its features")
@@ -179,7 +181,10 @@ def study(
     curves = {"spiking": (points, [bench.accuracy(series[t - 1]) for t in points])}
     brief = simulate(snn, bench.x, steps=short, record=["spikes"])
     if "spiking" in wanted:
-        note = f"Converted from the dense network, {replaced} of {total} activations replaced; percentile {percentile:g} chosen on validation."
+        note = (
+            f"Converted from the dense network, {replaced} of {total} activations replaced; "
+            f"percentile {percentile:g} chosen on validation."
+        )
         bench.add(f"spiking T={short}", snn, brief.outputs, brief.counts, notes=(note,))
         bench.add(f"spiking T={long}", snn, whole.outputs, whole.counts)
     program, chip_run = None, None
@@ -188,10 +193,10 @@ def study(
         program = compile(snn, chip, calibration=calibration)
         chip_run = run(program, bench.x, steps=short)
         stored = sum(int(np.count_nonzero(c.weights)) for c in program.integers.connections)
+        cores = len(program.placement.cores)
+        note = f"Simulated in the chip's integers on {cores} cores; parameters are the synapses stored."
         bench.add(
-            f"spiking {chip.name} T={short}", snn, chip_run.outputs, chip_run.counts, chip,
-            (f"Simulated in the chip's integers on {len(program.placement.cores)} cores; parameters are the synapses stored.",),
-            stored,
+            f"spiking {chip.name} T={short}", snn, chip_run.outputs, chip_run.counts, chip, (note,), stored,
         )  # fmt: skip
     facts = {
         "percentile": percentile,
@@ -238,13 +243,14 @@ def _assumptions(split: Split, bench: _Bench) -> tuple[str, ...]:
     said = [
         f"Data: {split.provenance}. Trained on {len(split.train_y):,}, chosen on {len(split.validation_y):,}, "
         f"tested on {len(bench.y):,} samples, once, one seed.",
-        "The input of the spiking network is the image, held constant as a current: its first layer is computed once per image in "
-        "multiply-accumulates and counted as such. On the chip the pixels are sent as 8-bit graded spikes at every step.",
+        "The input of the spiking network is the image, held constant as a current: its first layer is computed once per "
+        "image in multiply-accumulates and counted as such. On the chip the pixels are sent as 8-bit graded spikes at "
+        "every step.",
         "MACs are those of a dense engine: zero weights are left out, zero activations and padding are not.",
         "Accumulates count one addition for each non-zero weight that a spike meets, borders respected.",
         "Every neuron is updated at every step and pays for it.",
-        "A dense layer reads each weight once per image and each activation once per layer; an event-driven layer reads a weight "
-        "and reads and writes a potential for every accumulate.",
+        "A dense layer reads each weight once per image and each activation once per layer; an event-driven layer reads a "
+        "weight and reads and writes a potential for every accumulate.",
         "Latency in ticks is end to end: time steps plus one tick for each layer of neurons. Dense rows have no ticks.",
     ]
     for bills in bench.bills.values():

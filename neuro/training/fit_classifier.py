@@ -75,6 +75,7 @@ def fit(
     loss: Loss = cross_entropy,
     after_step: Callable[[nn.Module], None] | None = None,
     checkpoint: Path | str | None = None,
+    threads: int | None = None,
     progress: bool = False,
 ) -> History:
     """Train `module` in place and leave it in eval mode, with the state that did best on the validation data.
@@ -87,12 +88,13 @@ def fit(
     `augment(x, generator)` changes the batches; `after_step(module)` runs after every update, e.g. to keep masks;
     `checkpoint` names a safetensors file that always holds the best state so far, written atomically.
 
-    One seed gives one result, bit for bit, on one machine with one number of threads; the global random state is left
-    as it was. Raises ParameterError for settings outside their domain or a loss that leaves the finite numbers,
-    ShapeError where x and y do not fit, FileError where the checkpoint cannot be written.
+    One seed gives one result, bit for bit, on one machine with one number of `threads` (None: as many as torch uses
+    now, which other libraries change). The global random state and the threads are left as they were. Raises
+    ParameterError for settings outside their domain or a loss that leaves the finite numbers, ShapeError where x and y
+    do not fit, FileError where the checkpoint cannot be written.
     """
     (x, y), validation = _parts(data, validation)
-    _check_settings(epochs, batch_size, learning_rate, weight_decay, optimizer)
+    _check_settings(epochs, batch_size, learning_rate, weight_decay, optimizer, threads)
     _check_samples("training data", x, y)
     if validation is not None:
         _check_samples("validation data", *validation)
@@ -108,7 +110,7 @@ def fit(
     started = time.perf_counter()
     record: list[Epoch] = []
     best: tuple[tuple[float, float], int, dict[str, Tensor]] | None = None
-    with _seeded(seed, device), _bar(epochs * steps, progress) as advance:
+    with _seeded(seed, device), _threads(threads), _bar(epochs * steps, progress) as advance:
         for number in range(1, epochs + 1):
             module.train()
             total = 0.0
@@ -186,8 +188,11 @@ def _parts(data: Split | Samples, validation: Samples | None) -> tuple[Samples, 
     return (data.train_x, data.train_y), validation
 
 
-def _check_settings(epochs: int, batch_size: int, learning_rate: float, weight_decay: float, optimizer: str) -> None:
-    for name, count in (("epochs", epochs), ("batch_size", batch_size)):
+def _check_settings(
+    epochs: int, batch_size: int, learning_rate: float, weight_decay: float, optimizer: str, threads: int | None
+) -> None:
+    whole = {"epochs": epochs, "batch_size": batch_size, "threads": 1 if threads is None else threads}
+    for name, count in whole.items():
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ParameterError(f"fit: {name} must be a whole number >= 1, got {count!r}")
     if not (math.isfinite(learning_rate) and learning_rate > 0):
@@ -232,6 +237,16 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before if count is None else count)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

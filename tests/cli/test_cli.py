@@ -194,9 +194,12 @@ def test_one_seed_gives_the_same_bytes(run, tmp_path: Path) -> None:
     """A whole comparison, twice: the same rows, the same page; and the same Graph file from the same conversion."""
     digits = datasets.load("mnist-5k")
     np.savez(
-        tmp_path / "few.npz", x_train=digits.train_x[:400, 0].mul(255).byte().numpy(), y_train=digits.train_y[:400].numpy(),
-        x_test=digits.test_x[:50, 0].mul(255).byte().numpy(), y_test=digits.test_y[:50].numpy(),
-    )  # fmt: skip
+        tmp_path / "few.npz",
+        x_train=digits.train_x[:400, 0].mul(255).byte().numpy(),
+        y_train=digits.train_y[:400].numpy(),
+        x_test=digits.test_x[:50, 0].mul(255).byte().numpy(),
+        y_test=digits.test_y[:50].numpy(),
+    )
     found = []
     for folder in ("first", "second"):
         done = run(

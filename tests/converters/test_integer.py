@@ -79,7 +79,7 @@ def by_hand(graph: Graph, x: np.ndarray) -> np.ndarray:
             values[name] = round_clip(given[0] * m, node.low, node.high)
         elif isinstance(node, Conv):
             pad = [(0, 0), (0, 0), *((p, p) for p in node.padding)]
-            windows = sliding_window_view(np.pad(given[0], pad), node.weight.shape[2:], (2, 3))
+            windows = sliding_window_view(np.pad(given[0], pad), node.weight.shape[2:], (2, 3))  # type: ignore[call-overload]
             windows = windows[:, :, :: node.stride[0], :: node.stride[1]]
             batch, channels, high, wide, *kernel = windows.shape
             grouped = windows.reshape(batch, node.groups, channels // node.groups, high, wide, *kernel)
@@ -91,7 +91,7 @@ def by_hand(graph: Graph, x: np.ndarray) -> np.ndarray:
             bias = 0 if node.bias is None else node.bias.numpy().astype(np.int64)
             values[name] = given[0] @ node.weight.numpy().astype(np.int64).T + bias
         elif isinstance(node, MaxPool):
-            windows = sliding_window_view(given[0], node.kernel, (2, 3))
+            windows = sliding_window_view(given[0], node.kernel, (2, 3))  # type: ignore[call-overload]
             values[name] = windows[:, :, :: node.stride[0], :: node.stride[1]].max((4, 5))
         elif isinstance(node, Add):
             values[name] = given[0] + given[1]

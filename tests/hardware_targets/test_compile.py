@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -29,12 +31,12 @@ def residual(seed: int, pool: type = AvgPool) -> Graph:
         return Conv(1.4 * weight, 0.1 * torch.randn(out, generator=generator), (stride, stride), (1, 1), (1, 1))
 
     nodes = {
-        "x": Input((2, 8, 8)), "c1": conv(4, 2), "r1": ReLU(), "c2": conv(4, 4), "r2": ReLU(), "c3": conv(4, 4), "add": Add(),
-        "r3": ReLU(), "p": pool((2, 2), (2, 2), (0, 0)), "c4": conv(6, 4), "r4": ReLU(), "f": Reshape((96,)),
+        "x": Input((2, 8, 8)), "c1": conv(4, 2), "r1": ReLU(), "c2": conv(4, 4), "r2": ReLU(), "c3": conv(4, 4),
+        "add": Add(), "r3": ReLU(), "p": pool((2, 2), (2, 2), (0, 0)), "c4": conv(6, 4), "r4": ReLU(), "f": Reshape((96,)),
         "fc": Affine(torch.randn(5, 96, generator=generator) / 10, torch.randn(5, generator=generator) / 10),
     }  # fmt: skip
     order = ["x", "c1", "r1", "c2", "r2", "c3"]
-    sources = {after: (before,) for before, after in zip(order, order[1:], strict=False)}
+    sources = {after: (before,) for before, after in pairwise(order)}
     sources |= {
         "add": ("c3", "r1"),
         "r3": ("add",),

@@ -111,7 +111,7 @@ def composite_equals_graph(nodes: dict[str, Node], sources: dict[str, tuple[str,
 
 def chain(shape: tuple[int, ...], *nodes: Node) -> tuple[dict[str, Node], dict[str, tuple[str, ...]]]:
     names = ["x", *(f"n{number}" for number in range(len(nodes)))]
-    pairs = {name: (before,) for before, name in itertools.pairwise(names)}
+    pairs: dict[str, tuple[str, ...]] = {name: (before,) for before, name in itertools.pairwise(names)}
     return dict(zip(names, (Input(shape), *nodes), strict=True)), pairs
 
 
@@ -127,7 +127,7 @@ def test_a_chain_becomes_one_matrix() -> None:
             Reshape((36,)),
             Slice(0, 3, 36),
             Affine(torch.randn(5, 33), torch.randn(5)),
-        )  # fmt: skip
+        )
     )
     (path,) = layer.paths
     assert path.conv is None

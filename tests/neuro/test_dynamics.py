@@ -10,6 +10,9 @@ from torch import Tensor
 
 from neuro.dynamics import State, rest, step
 from neuro.nodes import IF, LI, LIF, MaxCount, MaxPool, Neuron, Readout
+from neuro.nodes.neurons import Reset
+
+RESETS: tuple[Reset, ...] = ("subtract", "zero")
 
 
 def drive(node: Neuron, current: list[float]) -> tuple[list[float], list[float]]:
@@ -73,8 +76,8 @@ def test_max_count_equals_the_largest_count(seed: int, kernel: int, stride: int,
     assert torch.equal(total, window.forward(spikes.sum(0)))
 
 
-@given(st.integers(0, 1000), st.integers(1, 15), st.sampled_from(["subtract", "zero"]))
-def test_cutting_time_equals_one_run(seed: int, cut: int, reset: str) -> None:
+@given(st.integers(0, 1000), st.integers(1, 15), st.sampled_from(RESETS))
+def test_cutting_time_equals_one_run(seed: int, cut: int, reset: Reset) -> None:
     torch.manual_seed(seed)
     current = torch.randn(16, 2, 3)
     for node in (IF(t(1.0), t(0.2), reset), LIF(t(0.8), t(1.0), t(0.0), reset), LI(t(0.5)), Readout(3)):

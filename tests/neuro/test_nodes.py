@@ -43,7 +43,7 @@ from neuro.nodes import (
 )
 
 small = st.integers(1, 3)
-one = torch.tensor(1.0)
+one, ones = torch.tensor(1.0), torch.ones(2)
 
 
 def same(node: Stateless, reference: Callable[..., Tensor], *x: Tensor) -> None:
@@ -126,9 +126,8 @@ def test_integer_sums_equal_64_bit_arithmetic(bits: int, top: int, seed: int, gr
     x = rng.integers(-top, top + 1, (2, 4, 5))
     w = rng.integers(-(2**bits), 2**bits, (4, 4 // groups, 3))
     b = rng.integers(-(2**20), 2**20, 4)
-    y = Conv(*map(torch.from_numpy, (w.astype(np.int32), b.astype(np.int32))), (1,), (1,), (1,), groups).forward(
-        torch.from_numpy(x.astype(np.int32))
-    )
+    weight, bias = torch.from_numpy(w.astype(np.int32)), torch.from_numpy(b.astype(np.int32))
+    y = Conv(weight, bias, (1,), (1,), (1,), groups).forward(torch.from_numpy(x.astype(np.int32)))
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1)))
     expected = np.zeros((2, 4, 5), np.int64)
     for o in range(4):
@@ -216,9 +215,9 @@ net2, net3 = affine_graph(torch.ones(2, 3)), affine_graph(torch.ones(2, 4))
         (lambda: Scale(torch.ones(4)).output_shape((3, 1)), ShapeError, r"factor of shape \(4,\) does not broadcast"),
         (lambda: Scale(torch.ones(2, 3)).output_shape((3,)), ShapeError, "does not broadcast"),
         (lambda: BatchNorm(one, one, one, one), ParameterError, "vectors of one length"),
-        (lambda: BatchNorm(*[torch.ones(2)] * 3, torch.ones(3)), ParameterError, "vectors of one length"),
-        (lambda: BatchNorm(*[-torch.ones(2)] * 4), ParameterError, r"var \+ eps must be > 0"),
-        (lambda: BatchNorm(*[torch.ones(2)] * 4).output_shape((3,)), ShapeError, "2 channels cannot normalise"),
+        (lambda: BatchNorm(ones, ones, ones, torch.ones(3)), ParameterError, "vectors of one length"),
+        (lambda: BatchNorm(-ones, -ones, -ones, -ones), ParameterError, r"var \+ eps must be > 0"),
+        (lambda: BatchNorm(ones, ones, ones, ones).output_shape((3,)), ShapeError, "2 channels cannot normalise"),
         (lambda: Clamp(1, 1), ParameterError, "low must be below high, got 1 and 1"),
         (lambda: Clamp(float("nan"), 1), ParameterError, "low must be below high"),
         (lambda: Softmax(2).output_shape((3, 4)), ShapeError, "have no dimension 2"),
@@ -252,7 +251,7 @@ net2, net3 = affine_graph(torch.ones(2, 3)), affine_graph(torch.ones(2, 4))
         (lambda: Experts(net2, (net2, affine_graph(torch.ones(5, 3)))), ShapeError, "one output shape"),
         (lambda: Experts(net2, (net2, net3)).output_shape((3,)), ShapeError, r"takes \(4,\), not features of \(3,\)"),
         (lambda: IF(-one, one), ParameterError, r"IF: theta must be > 0, got -1"),
-        (lambda: IF(one, one, "hard"), ParameterError, "reset must be 'subtract' or 'zero', got 'hard'"),
+        (lambda: IF(one, one, "hard"), ParameterError, "reset must be 'subtract' or 'zero', got 'hard'"),  # type: ignore[arg-type]
         (lambda: IF(torch.ones(4), one).output_shape((3,)), ShapeError, "theta of shape"),
         (lambda: LIF(torch.tensor(1.1), one, one), ParameterError, r"LIF: beta must lie in \[0, 1\]"),
         (lambda: LIF(torch.tensor(0.9), 0 * one, one), ParameterError, "theta must be > 0"),

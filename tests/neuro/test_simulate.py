@@ -258,8 +258,8 @@ def test_bad_numbers_of_steps(steps: object) -> None:
         (lambda: simulate(plain, torch.rand(2, 3), steps=True), ParameterError, "knows no time; leave steps out"),
         (lambda: simulate(plain, torch.rand(4, 2, 3)), ParameterError, "knows no time"),
         (lambda: simulate(two, torch.rand(2, 3), steps=2), ParameterError, "'two' has 2 inputs"),
-        (lambda: simulate(spiking, torch.rand(2, 3), steps=2, record=["w"]), ParameterError, "record takes .* got 'w'"),
-        (lambda: simulate(spiking, torch.rand(2, 3), steps=2, kernel="gpu"), ParameterError, "kernel must be"),
+        (lambda: simulate(spiking, torch.rand(2, 3), steps=2, record=["w"]), ParameterError, "record takes .* got 'w'"),  # type: ignore[list-item]
+        (lambda: simulate(spiking, torch.rand(2, 3), steps=2, kernel="gpu"), ParameterError, "kernel must be"),  # type: ignore[arg-type]
     ],
 )  # fmt: skip
 def test_refusals(call: Callable[[], object], kind: type[NeuroError], message: str) -> None:

@@ -71,6 +71,17 @@ def test_the_global_random_state_is_left_alone_and_does_not_matter() -> None:
     assert results[0] == results[1]
 
 
+def test_threads_are_set_inside_and_left_as_they_were_outside() -> None:
+    inside: list[int] = []
+    before = torch.get_num_threads()
+    for threads in (1, 2, None):
+        fit(
+            network(), blobs(30), epochs=1, threads=threads, after_step=lambda _: inside.append(torch.get_num_threads())
+        )
+        assert torch.get_num_threads() == before
+    assert inside == [1, 2, before]
+
+
 def test_the_best_validation_state_is_kept() -> None:
     """Labels of the validation data are those of the untrained network, so training can only lose accuracy on them."""
     module, (x, _) = network(), blobs(90, seed=1)
@@ -146,6 +157,7 @@ def test_accuracy_of_modules_and_graphs_agree_and_modes_stay() -> None:
     ("wrong", "error", "words"),
     [
         ({"epochs": 0}, ParameterError, "epochs"),
+        ({"threads": 0}, ParameterError, "threads"),
         ({"batch_size": 2.5}, ParameterError, "batch_size"),
         ({"learning_rate": math.nan}, ParameterError, "learning_rate"),
         ({"weight_decay": -1.0}, ParameterError, "weight_decay"),
