@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neuro.graph import Shape
-from neuro.nodes import IF, LI, LIF, MaxCount, Neuron, Readout
+from neuro.nodes import IF, LI, LIF, Accumulate, CountThenFire, MaxCount, Neuron, Pulse, Readout
 
 
 class State(NamedTuple):
@@ -29,6 +29,12 @@ def rest(node: Neuron, batch: int, shape: Shape, dtype: torch.dtype = torch.floa
 @rest.register(LIF)
 def _(node: IF | LIF, batch: int, shape: Shape, dtype: torch.dtype = torch.float32) -> State:
     return State(node.v0.to(dtype).expand(batch, *shape).clone())
+
+
+@rest.register(CountThenFire)
+@rest.register(Accumulate)
+def _(node: CountThenFire | Accumulate, batch: int, shape: Shape, dtype: torch.dtype = torch.int32) -> State:
+    return State(node.v0.long().expand(batch, *shape).clone())
 
 
 @singledispatch
@@ -69,3 +75,23 @@ def _(node: Readout, state: State, i: Tensor) -> tuple[State, Tensor]:
 def _(node: MaxCount, state: State, i: Tensor) -> tuple[State, Tensor]:
     counts = state.v + i
     return State(counts, state.t + 1), node.window.forward(counts) - node.window.forward(state.v)
+
+
+@step.register
+def _(node: Pulse, state: State, i: Tensor) -> tuple[State, Tensor]:
+    return State(state.v, state.t + 1), i if state.t == 0 else torch.zeros_like(i)
+
+
+@step.register
+def _(node: CountThenFire, state: State, i: Tensor) -> tuple[State, Tensor]:
+    if state.t < node.start:
+        return State(state.v + i, state.t + 1), torch.zeros_like(i)
+    firing = state.t < node.start + node.levels
+    z = (state.v >= node.theta) & firing
+    return State(state.v - node.theta * z, state.t + 1), z.to(i.dtype)
+
+
+@step.register
+def _(node: Accumulate, state: State, i: Tensor) -> tuple[State, Tensor]:
+    v = state.v + i
+    return State(v, state.t + 1), v

@@ -1,4 +1,4 @@
-"""The rooms depend on each other in one direction: converters -> neuro <- hardware_targets; only neuro/cli sees all three."""
+"""Imports go one way: converters -> neuro <- hardware_targets; only neuro/cli sees all three."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-FORBIDDEN = {"neuro": {"converters", "hardware_targets"}, "converters": {"hardware_targets"}, "hardware_targets": {"converters"}}
+FORBIDDEN = {
+    "neuro": {"converters", "hardware_targets"},
+    "converters": {"hardware_targets"},
+    "hardware_targets": {"converters"},
+}
 
 
 def imported(path: Path) -> set[str]:

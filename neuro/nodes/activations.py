@@ -153,3 +153,36 @@ class Dequantise(Elementwise):
     def forward(self, *inputs: Tensor) -> Tensor:
         x = inputs[0]
         return (x.double() * self.step.double().reshape(-1, *(1,) * (x.ndim - 2))).float()
+
+
+def check_whole(kind: str, theta: Tensor, v0: Tensor, levels: int) -> None:
+    """Refuse thresholds and potentials that are not integers, thresholds below 1 and less than one level."""
+    if theta.is_floating_point() or v0.is_floating_point():
+        raise ParameterError(f"{kind}: theta and v0 must be integers, got {theta.dtype} and {v0.dtype}")
+    if bool((theta < 1).any()) or levels < 1:
+        raise ParameterError(f"{kind}: theta and levels must be at least 1, got {int(theta.min())} and {levels}")
+
+
+@dataclass(frozen=True, eq=False)
+class Staircase(Elementwise):
+    """q = clip(floor((v0 + a) / theta), 0, levels), in integers: the activation that `CountThenFire` counts out.
+
+    theta and v0 broadcast against the features. With v0 = theta / 2 it rounds.
+    """
+
+    theta: Tensor
+    v0: Tensor
+    levels: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole(self.kind, self.theta, self.v0, self.levels)
+
+    def output_dtype(self, *dtypes: torch.dtype) -> torch.dtype:
+        if dtypes[0].is_floating_point:
+            raise ShapeError("Staircase: counts integers; put a Quantise node and integer weights before it")
+        return torch.int32
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        whole = (inputs[0].long() + self.v0).div(self.theta, rounding_mode="floor")
+        return whole.clamp(0, self.levels).to(torch.int32)

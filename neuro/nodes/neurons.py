@@ -10,6 +10,7 @@ from torch import Tensor
 
 from neuro.errors import ParameterError, ShapeError
 from neuro.graph import Node, Shape
+from neuro.nodes.activations import check_whole
 from neuro.nodes.pooling import MaxPool
 
 Reset = Literal["subtract", "zero"]
@@ -113,6 +114,9 @@ class MaxCount(Neuron):
     def output_shape(self, *shapes: Shape) -> Shape:
         return self.window.output_shape(*shapes)
 
+    def output_dtype(self, *dtypes: torch.dtype) -> torch.dtype:
+        return dtypes[0]
+
 
 @dataclass(frozen=True, eq=False)
 class Readout(Neuron):
@@ -124,3 +128,54 @@ class Readout(Neuron):
         super().__post_init__()
         if self.start < 0:
             raise ParameterError(f"Readout: start must be >= 0, got {self.start}")
+
+
+@dataclass(frozen=True, eq=False)
+class Pulse(Neuron):
+    """y = i at the first step, 0 after it: a graded value that is presented once."""
+
+    def output_dtype(self, *dtypes: torch.dtype) -> torch.dtype:
+        return dtypes[0]
+
+
+@dataclass(frozen=True, eq=False)
+class CountThenFire(Spiking):
+    """v <- v + i while t < start;  then, for `levels` steps and without input, z = [v >= theta] and v <- v - theta z.
+
+    Silent outside its window [start, start + levels). So the number of its spikes is
+    clip(floor((v0 + sum of i) / theta), 0, levels) exactly. theta, v0, v and i are integers in units of one weight step;
+    t counts the steps of the whole network from 0.
+    """
+
+    theta: Tensor
+    v0: Tensor
+    start: int
+    levels: int
+    reset: Reset = "subtract"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole(self.kind, self.theta, self.v0, self.levels)
+        if self.start < 1 or self.reset != "subtract":
+            raise ParameterError(
+                f"CountThenFire: start must be >= 1 and reset 'subtract', got {self.start}, {self.reset}"
+            )
+
+    def output_dtype(self, *dtypes: torch.dtype) -> torch.dtype:
+        if dtypes[0].is_floating_point:
+            raise ShapeError(
+                "CountThenFire: counts integer currents; put a Quantise node and integer weights before it"
+            )
+        return torch.int32
+
+
+@dataclass(frozen=True, eq=False)
+class Accumulate(Neuron):
+    """v <- v + i from v0 on;  the output is v, never reset: an integer read-out. Never fires."""
+
+    v0: Tensor
+
+    def output_dtype(self, *dtypes: torch.dtype) -> torch.dtype:
+        if dtypes[0].is_floating_point or self.v0.is_floating_point():
+            raise ShapeError("Accumulate: sums integers; its currents and v0 must be integers")
+        return torch.int64

@@ -27,6 +27,7 @@ from neuro.nodes import (
     IF,
     LI,
     LIF,
+    Accumulate,
     Add,
     Affine,
     AvgPool,
@@ -34,6 +35,7 @@ from neuro.nodes import (
     Clamp,
     Concat,
     Conv,
+    CountThenFire,
     Dequantise,
     Dropout,
     Experts,
@@ -42,6 +44,7 @@ from neuro.nodes import (
     MaxPool,
     Pad,
     Permute,
+    Pulse,
     Quantise,
     Readout,
     ReLU,
@@ -50,6 +53,7 @@ from neuro.nodes import (
     Scale,
     Slice,
     Softmax,
+    Staircase,
 )
 from neuro.nodes.activations import Elementwise
 
@@ -112,6 +116,10 @@ def every_kind() -> Graph:
         "quantise": Quantise(0.1, -128, 127),
         "integer": Conv(torch.randint(-9, 9, (2, 3, 1, 1), dtype=torch.int8), torch.tensor([1, -7], dtype=torch.int32)),
         "requantise": Requantise(torch.rand(2) + 0.1, 0, 255),
+        "pulse": Pulse(),
+        "fire": CountThenFire(torch.tensor([[[3]], [[4]]]), torch.tensor(1), 8, 4),
+        "stairs": Staircase(torch.tensor(1), torch.tensor(0), 7),
+        "accumulate": Accumulate(torch.tensor(-2)),
         "dequantise": Dequantise(torch.tensor([0.5, 0.25])),
         "count": MaxCount((1, 1), (1, 1), (0, 0)),
         "flat": Reshape((18,)),
