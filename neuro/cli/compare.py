@@ -25,7 +25,7 @@ def demo(out: Out = Path("out"), seed: Seed = 0, as_json: Json = False) -> None:
 
     Example: `neuro demo --out out`
     """
-    _compare("mnist-5k", None, ROWS, (16, 64), "loihi2", None, 12, seed, out, as_json)
+    _compare("mnist-5k", None, ROWS, (16, 64), "loihi2", None, 15, seed, out, as_json)
 
 
 def compare(
@@ -35,7 +35,7 @@ def compare(
     steps: Annotated[str, typer.Option("--steps", "-T", help="Two numbers of time steps, with a comma.")] = "16,64",
     chip: Annotated[str, typer.Option(help="Chip of the row 'chip'.")] = "loihi2",
     samples: Samples = None,
-    epochs: Annotated[int, typer.Option(help="Training epochs of the dense network.", min=1)] = 12,
+    epochs: Annotated[int, typer.Option(help="Training epochs of the dense network.", min=1)] = 15,
     seed: Seed = 0,
     out: Out = Path("out"),
     as_json: Json = False,

@@ -114,7 +114,7 @@ def study(
     steps: tuple[int, int] = (16, 64),
     seed: int = 0,
     samples: int | None = None,
-    epochs: int = 12,
+    epochs: int = 15,
     say: Callable[[str], None] = print,
 ) -> Study:
     """Train the dense network, make every rival of it, and measure all on the test part.
@@ -142,7 +142,10 @@ def study(
         torch.manual_seed(seed)
         network = small_cnn(shape, classes, pooling="stride")  # type: ignore[arg-type]
     say(f"training the dense network: {epochs} epochs on {len(split.train_y):,} samples")
-    fit(network, split, epochs=epochs, learning_rate=5e-3, seed=seed, augment=augment, progress=True)
+    fit(
+        network, split, epochs=epochs, batch_size=128, learning_rate=1e-2, weight_decay=1e-2, seed=seed, augment=augment,
+        threads=1, progress=True,
+    )  # fmt: skip
     dense = trace(network, example, name="dense fp32")
     dense_run = simulate(dense, bench.x)
     if "dense" in wanted:
@@ -155,8 +158,9 @@ def study(
     if "pruned" in wanted:
         say("pruning 90 % of its weights and tuning the rest")
         pruned, _ = prune(
-            network, split, fraction=0.9, epochs=max(1, epochs // 3), learning_rate=2e-3, seed=seed, augment=augment
-        )
+            network, split, fraction=0.9, epochs=max(1, epochs // 3), batch_size=128, learning_rate=5e-3, seed=seed,
+            augment=augment, threads=1,
+        )  # fmt: skip
         _add_trained(
             bench, "pruned 90 % fp32", pruned, example,
             ("Zero weights cost no operation here; dense hardware gains nothing from them.",),
@@ -167,8 +171,8 @@ def study(
             torch.manual_seed(seed + 1)
             mixture = experts_cnn(network)
         fit(
-            mixture, split, epochs=max(1, epochs // 3), learning_rate=2e-3, seed=seed, augment=augment,
-            loss=switch_loss(0.01), progress=True,
+            mixture, split, epochs=max(1, 2 * epochs // 5), batch_size=128, learning_rate=5e-3, weight_decay=1e-2,
+            seed=seed, augment=augment, loss=switch_loss(0.1), threads=1, progress=True,
         )  # fmt: skip
         _add_trained(bench, "experts top-1 of 8", mixture, example, ("All experts are stored, one works on a sample.",))
 
