@@ -212,8 +212,8 @@ def _population(
 ) -> tuple[Population, float, int, float]:
     """The population; its bias error, number of clipped biases and threshold error.
 
-    Activations enter the membrane times 2^6. A floored sum (negative weight_exp) loses half a unit a tick on average, which
-    the bias gives back. `v >= theta` becomes the chip's strict `v > vth`: one part in 2^6 of a unit.
+    Activations enter the membrane times 2^6. A floored sum (negative weight_exp) loses half a unit a tick on average,
+    which the bias gives back. `v >= theta` becomes the chip's strict `v > vth`: one part in 2^6 of a unit.
     """
     node = layer.node
     wanted = layer.bias / unit * 2**STATE_SHIFT

@@ -143,8 +143,8 @@ def study(
         network = small_cnn(shape, classes, pooling="stride")  # type: ignore[arg-type]
     say(f"training the dense network: {epochs} epochs on {len(split.train_y):,} samples")
     fit(
-        network, split, epochs=epochs, batch_size=128, learning_rate=1e-2, weight_decay=1e-2, seed=seed, augment=augment,
-        threads=1, progress=True,
+        network, split, epochs=epochs, batch_size=128, learning_rate=1e-2, weight_decay=1e-2, seed=seed,
+        augment=augment, threads=1, progress=True,
     )  # fmt: skip
     dense = trace(network, example, name="dense fp32")
     dense_run = simulate(dense, bench.x)
@@ -247,14 +247,14 @@ def _assumptions(split: Split, bench: _Bench) -> tuple[str, ...]:
     said = [
         f"Data: {split.provenance}. Trained on {len(split.train_y):,}, chosen on {len(split.validation_y):,}, "
         f"tested on {len(bench.y):,} samples, once, one seed.",
-        "The input of the spiking network is the image, held constant as a current: its first layer is computed once per "
-        "image in multiply-accumulates and counted as such. On the chip the pixels are sent as 8-bit graded spikes at "
+        "The input of the spiking network is the image, held constant as a current: its first layer is computed once "
+        "per image in multiply-accumulates and counted as such. On the chip the pixels are sent as 8-bit graded spikes at "
         "every step.",
         "MACs are those of a dense engine: zero weights are left out, zero activations and padding are not.",
         "Accumulates count one addition for each non-zero weight that a spike meets, borders respected.",
         "Every neuron is updated at every step and pays for it.",
-        "A dense layer reads each weight once per image and each activation once per layer; an event-driven layer reads a "
-        "weight and reads and writes a potential for every accumulate.",
+        "A dense layer reads each weight once per image and each activation once per layer; an event-driven layer reads "
+        "a weight and reads and writes a potential for every accumulate.",
         "Latency in ticks is end to end: time steps plus one tick for each layer of neurons. Dense rows have no ticks.",
     ]
     for bills in bench.bills.values():

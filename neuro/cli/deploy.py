@@ -139,7 +139,8 @@ def deploy(
     printer.print(program.placement)
     printer.print(
         f"accuracy on {len(y):,} test samples at T = {steps}: {100 * result['accuracy_chip']:.2f} % on "
-        f"{target.name}'s integers, {100 * result['accuracy_float']:.2f} % in floating point; same class on {100 * same:.2f} %",
+        f"{target.name}'s integers, {100 * result['accuracy_float']:.2f} % in floating point; "
+        f"same class on {100 * same:.2f} %",
         highlight=False,
     )
     printer.print(bill)

@@ -32,7 +32,8 @@ def residual(seed: int, pool: type = AvgPool) -> Graph:
 
     nodes = {
         "x": Input((2, 8, 8)), "c1": conv(4, 2), "r1": ReLU(), "c2": conv(4, 4), "r2": ReLU(), "c3": conv(4, 4),
-        "add": Add(), "r3": ReLU(), "p": pool((2, 2), (2, 2), (0, 0)), "c4": conv(6, 4), "r4": ReLU(), "f": Reshape((96,)),
+        "add": Add(), "r3": ReLU(), "p": pool((2, 2), (2, 2), (0, 0)), "c4": conv(6, 4), "r4": ReLU(),
+        "f": Reshape((96,)),
         "fc": Affine(torch.randn(5, 96, generator=generator) / 10, torch.randn(5, generator=generator) / 10),
     }  # fmt: skip
     order = ["x", "c1", "r1", "c2", "r2", "c3"]

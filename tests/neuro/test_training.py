@@ -226,3 +226,10 @@ def test_augmentation_refuses(wrong: dict) -> None:
         random_affine(**wrong)
     with pytest.raises(ShapeError, match="channels"):
         random_affine()(torch.zeros(3, 8), torch.Generator())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 5])
+def test_the_shortest_trainings_run(steps: int) -> None:
+    torch.manual_seed(0)
+    history = fit(nn.Linear(3, 2), (torch.rand(4 * steps, 3), torch.arange(4 * steps) % 2), epochs=1, batch_size=4)
+    assert len(history.epochs) == 1
