@@ -36,8 +36,8 @@ class Program:
     """A network on a chip: its integers, its place on the cores, and how data get in and results out.
 
     input_step: the real value of one unit of the graded input spikes, or None where the input is sent as plain spikes.
-    output_unit: the real current of one unit of the read-out's activation, per class. errors: what quantising lost, layer
-    by layer.
+    output_unit: the real current of one unit of the read-out's activation, per class. errors: what quantising lost,
+    layer by layer.
     """
 
     graph: Graph

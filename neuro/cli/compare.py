@@ -183,8 +183,8 @@ def _chip_sections(found: Study, program: Program) -> list[Section]:
     return [
         Section(
             f"Cores of {chip.title}",
-            f"Cores in use: {len(placement.cores)}. Colour shows how much of a core's synapse memory is taken; point at "
-            "a core to see its neurons.",
+            f"Cores in use: {len(placement.cores)}. Colour shows how much of a core's synapse memory is taken; point "
+            "at a core to see its neurons.",
             plots.core_loads(
                 (tiles[:, 0] * across + inside % across).tolist(),
                 (tiles[:, 1] * (-(-per_tile // across)) + inside // across).tolist(),

@@ -248,13 +248,13 @@ def _assumptions(split: Split, bench: _Bench) -> tuple[str, ...]:
         f"Data: {split.provenance}. Trained on {len(split.train_y):,}, chosen on {len(split.validation_y):,}, "
         f"tested on {len(bench.y):,} samples, once, one seed.",
         "The input of the spiking network is the image, held constant as a current: its first layer is computed once "
-        "per image in multiply-accumulates and counted as such. On the chip the pixels are sent as 8-bit graded spikes at "
-        "every step.",
+        "per image in multiply-accumulates and counted as such. On the chip the pixels are sent as 8-bit graded spikes "
+        "at every step.",
         "MACs are those of a dense engine: zero weights are left out, zero activations and padding are not.",
         "Accumulates count one addition for each non-zero weight that a spike meets, borders respected.",
         "Every neuron is updated at every step and pays for it.",
-        "A dense layer reads each weight once per image and each activation once per layer; an event-driven layer reads "
-        "a weight and reads and writes a potential for every accumulate.",
+        "A dense layer reads each weight once per image and each activation once per layer; an event-driven layer "
+        "reads a weight and reads and writes a potential for every accumulate.",
         "Latency in ticks is end to end: time steps plus one tick for each layer of neurons. Dense rows have no ticks.",
     ]
     for bills in bench.bills.values():
