@@ -99,6 +99,7 @@ def lower(graph: Graph) -> tuple[Layer, ...]:
 def _remedy(node: Node) -> str:
     remedies = {
         "MaxCount": ": a max-pool of spikes needs a counter per input; train with average pooling or strides instead",
+        "MaxPool": ": no synapse takes a maximum; train with average pooling or strides instead",
         "ReLU": ": convert the network first, e.g. convert(graph, RateCode(), calibration=x)",
         "LI": ": a leaky read-out is not compiled yet; read the classes from a Readout",
     }

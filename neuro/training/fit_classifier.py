@@ -103,10 +103,10 @@ def fit(
     steps = -(-len(y) // batch_size)
     updates = _optimizer(module, optimizer, learning_rate, weight_decay)
     # betas stay as they are: cycled momentum is for SGD, and Adam's first steps suffer from it
-    total = epochs * steps + 1
-    rise = max(0.25, 2 / total)  # the first phase needs a step of its own, however short the training
+    planned = epochs * steps + 1
+    rise = max(0.25, 2 / planned)  # the first phase needs a step of its own, however short the training
     cycle = torch.optim.lr_scheduler.OneCycleLR(
-        updates, learning_rate, total_steps=total, pct_start=rise, cycle_momentum=False
+        updates, learning_rate, total_steps=planned, pct_start=rise, cycle_momentum=False
     )
     generator = torch.Generator().manual_seed(seed)
     started = time.perf_counter()
