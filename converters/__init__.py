@@ -1,7 +1,8 @@
 """Networks in, spikes out."""
 
 from converters.convert import convert
-from converters.recipes import RateCode
+from converters.prove import prove
+from converters.recipes import Exact, FirstSpike, RateCode
 from converters.spiking import activations_replaced
 
-__all__ = ["RateCode", "activations_replaced", "convert"]
+__all__ = ["Exact", "FirstSpike", "RateCode", "activations_replaced", "convert", "prove"]

@@ -46,6 +46,7 @@ from neuro.nodes import (
     Scale,
     Softmax,
     Spiking,
+    Staircase,
 )
 
 
@@ -239,6 +240,7 @@ def _(node: Node, traffic: tuple[Traffic, ...], output: Shape) -> Tally:
 @tally.register(Quantise)
 @tally.register(Requantise)
 @tally.register(Dequantise)
+@tally.register(Staircase)
 def _(node: Node, traffic: tuple[Traffic, ...], output: Shape) -> Tally:
     return Tally(multiplications=math.prod(output) * traffic[0].presentations)
 

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -23,15 +24,19 @@ from neuro.graph import Graph, Input, Stateless
 from neuro.kernels import Kernel, run_steps
 from neuro.kernels.cpu import active
 from neuro.nodes import (
+    Accumulate,
     Add,
     AvgPool,
     Concat,
+    CountThenFire,
     Experts,
     MaxCount,
     MaxPool,
     Neuron,
     Pad,
     Permute,
+    Pulse,
+    RampFirstSpike,
     Readout,
     Reshape,
     Scale,
@@ -39,8 +44,9 @@ from neuro.nodes import (
     Spiking,
     Weighted,
 )
+from neuro.windows import carried_as_sums, check_steps, duration, spike_counts, unfolded
 
-Recordable = Literal["spikes", "v", "outputs"]
+Recordable = Literal["spikes", "v", "outputs", "counts"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +55,8 @@ class Run:
 
     `outputs` (batch, *features): the read-out at the last step, or the mean firing rate where the last node spikes.
     `recordings["spikes"][node]` and `["v"][node]` are (time, batch, *features); `["outputs"]` holds the read-out after
-    every step under the name of the last node.
+    every step under the name of the last node; `["counts"][node]` holds the spikes of each neuron over the whole run,
+    (1, batch, *features).
     """
 
     outputs: Tensor
@@ -67,19 +74,37 @@ def depth(graph: Graph) -> int:
     level: dict[str, int] = {}
     for name, node in graph.nodes.items():
         below = max((level[source] for source in graph.sources[name]), default=0)
-        level[name] = below + isinstance(node, Spiking)
+        level[name] = below + isinstance(node, Spiking | RampFirstSpike)
     return level[graph.output]
 
 
+def _slots(graph: Graph) -> int:
+    """Ticks in a window of first spikes: 2^time_bits, 1 in continuous time; 0 for networks without."""
+    ramps = [node for node in graph.nodes.values() if isinstance(node, RampFirstSpike)]
+    return max((2 ** (node.time_bits or 0) for node in ramps), default=0)
+
+
+def ticks(graph: Graph, steps: int) -> int:
+    """Ticks from the first input to the answer: windows follow each other, other populations work side by side.
+
+    First spikes in continuous time have no ticks: their windows are counted.
+    """
+    if duration(graph) is not None:
+        return steps
+    if slots := _slots(graph):
+        return (depth(graph) + 1) * slots
+    return steps + depth(graph) if has_neurons(graph) else 1
+
+
 def carries_spikes(graph: Graph, spiking_inputs: bool = False) -> set[str]:
-    """Names whose output consists of zeros and ones at every step."""
+    """Names whose output consists of events that all weigh the same: zeros and ones at every step, or first spikes."""
     moves = (Reshape, Permute, Slice, Concat, MaxPool)
     binary: set[str] = set()
     for name, node in graph.nodes.items():
         from_spikes = all(source in binary for source in graph.sources[name])
         padded = isinstance(node, Pad) and node.value == 0
         if (
-            isinstance(node, Spiking | MaxCount)
+            isinstance(node, Spiking | MaxCount | RampFirstSpike)
             or (isinstance(node, Input) and spiking_inputs)
             or ((isinstance(node, moves) or padded) and from_spikes)
         ):
@@ -94,7 +119,8 @@ def carries_sums_of_spikes(graph: Graph, binary: set[str]) -> set[str]:
         unbiased = isinstance(node, Weighted) and node.bias is None
         passing = isinstance(node, AvgPool | Add | Reshape | Permute | Slice | Concat | MaxPool)
         scaled = (isinstance(node, Scale) and node.offset is None) or (isinstance(node, Pad) and node.value == 0)
-        if (unbiased or passing or scaled) and all(source in graded for source in graph.sources[name]):
+        linear = (unbiased or passing or scaled) and all(source in graded for source in graph.sources[name])
+        if linear or isinstance(node, Pulse):
             graded.add(name)
     return graded - binary
 
@@ -120,6 +146,7 @@ def _check(graph: Graph, x: Tensor, steps: int | None) -> tuple[int, bool]:
         if (steps is not None and (isinstance(steps, bool) or steps != 1)) or timed:
             raise ParameterError(f"{graph.name!r} has no neurons and knows no time; leave steps out")
         return 1, False
+    steps = check_steps(graph, steps, timed) or steps
     if steps is None and timed:
         steps = x.shape[0]
     if steps is None:
@@ -145,25 +172,26 @@ def simulate(
     """Run `graph` on `x` and count what happened.
 
     x: (batch, *features), held constant as an input current over all steps; or (time, batch, *features). A graph
-    without neurons runs once, as the plain network it is. `record` keeps "spikes", "v" (potentials after reset) or
-    "outputs" of every step. The batch is cut so that the widest layers need at most `memory` bytes. `count=False` skips
-    the counting. Raises ParameterError and ShapeError before any work.
+    without neurons runs once, as the plain network it is; one that counts in windows says itself how many steps it
+    takes. `record` keeps "spikes", "v" (potentials after reset) or "outputs" of every step, or "counts" of spikes. The
+    batch is cut so that the widest layers need at most `memory` bytes. `count=False` skips the counting.
+    Raises ParameterError and ShapeError before any work.
     """
     steps, timed = _check(graph, x, steps)
     for wish in record:
-        if wish not in ("spikes", "v", "outputs"):
-            raise ParameterError(f"record takes 'spikes', 'v' and 'outputs', got {wish!r}")
+        if wish not in ("spikes", "v", "outputs", "counts"):
+            raise ParameterError(f"record takes 'spikes', 'v', 'outputs' and 'counts', got {wish!r}")
     spiking_input = timed and bool(((x == 0) | (x == 1)).all())
     samples = x.shape[1] if timed else x.shape[0]
     if samples < 1:
         raise ShapeError(f"the input of {graph.name!r} holds no samples: {tuple(x.shape)}")
-    size = _samples_per_chunk(graph, steps, memory)
+    whole = _Chunk(graph, steps, tuple(record), kernel, spiking_input, count)
+    size = _samples_per_chunk(graph, whole.rows, memory)
     series = x if timed else x[None]
     runs = []
     with torch.no_grad():
         for start in _bar(range(0, samples, size), progress, f"simulate {graph.name}"):
-            chunk = _Chunk(graph, steps, tuple(record), kernel, spiking_input, count)
-            runs.append(chunk.run(series[:, start : start + size].to(torch.float32)))
+            runs.append(whole.run(series[:, start : start + size].to(torch.float32)))
     counts = runs[0].counts
     for run in runs[1:]:
         counts = counts + run.counts
@@ -194,7 +222,10 @@ def plain_counts(graph: Graph, x: Tensor) -> Counts:
 
 @dataclass(frozen=True, eq=False)
 class _Chunk:
-    """One pass of a part of the batch through all nodes; values are (time or 1, batch, *features)."""
+    """One pass of a part of the batch through all nodes.
+
+    Values are (time, batch, *features), or (1, batch, *features) where they are constant or in `summed`.
+    """
 
     graph: Graph
     steps: int
@@ -203,10 +234,34 @@ class _Chunk:
     spiking_input: bool
     count: bool
 
+    @cached_property
+    def binary(self) -> set[str]:
+        return carries_spikes(self.graph, self.spiking_input)
+
+    @cached_property
+    def graded(self) -> set[str]:
+        return carries_sums_of_spikes(self.graph, self.binary)
+
+    @cached_property
+    def summed(self) -> set[str]:
+        """Names of which only the sum over time is kept."""
+        if self.kernel == "reference" or {"spikes", "v", "outputs"} & set(self.record):
+            return set()
+        return carried_as_sums(self.graph, self.binary, self.graded, self.count)
+
+    @cached_property
+    def windowed(self) -> bool:
+        return duration(self.graph) is not None
+
+    @property
+    def rows(self) -> int:
+        """Steps that the widest values hold; the integers of sums pass through wider numbers."""
+        spiking = {name for name, node in self.graph.nodes.items() if isinstance(node, Spiking)}
+        return 4 if spiking and spiking <= self.summed else self.steps
+
     def run(self, x: Tensor) -> Run:
         graph, batch = self.graph, x.shape[1]
-        binary = carries_spikes(graph, self.spiking_input)
-        graded = carries_sums_of_spikes(graph, binary)
+        binary, graded, summed = self.binary, self.graded, self.summed
         waiting = {name: len(readers) for name, readers in graph.targets.items()}
         values: dict[str, Tensor] = {}
         flows: dict[str, Traffic] = {}
@@ -214,25 +269,35 @@ class _Chunk:
         recordings: dict[str, dict[str, Tensor]] = {wish: {} for wish in self.record}
         for name, node in graph.nodes.items():
             given = [values[source] for source in graph.sources[name]]
+            if name in summed and isinstance(node, Stateless | MaxCount):
+                given = [value.sum(0, keepdim=True) if len(value) > 1 else value for value in given]
             if isinstance(node, Input):
                 values[name] = x
                 tallies[name] = Tally(spikes=int(x.sum())) if self.spiking_input else Tally()
             elif isinstance(node, Neuron):
                 values[name] = self._neurons(name, node, given[0], recordings)
-                if self.count:
-                    flows[name] = _traffic(values[name], name in binary, False)
+                if self.count and not isinstance(node, Pulse):
+                    flows[name] = self._traffic(name, values[name])
                     fired = int(flows[name].active.sum()) if name in binary else 0
                     size, batch = math.prod(graph.shapes[name]), x.shape[1]
                     tallies[name] = tally_neurons(node, size, batch, self.steps, fired, None)
             elif isinstance(node, Stateless):
-                values[name] = _forward(node, self._averaged(name, given))
+                silent = self.windowed and (name in binary or name in graded)
+                values[name] = (_forward_live if silent else _forward)(node, self._averaged(name, given))
                 if self.count:
-                    if isinstance(node, Experts):
+                    if isinstance(node, RampFirstSpike):
+                        flows[name] = self._traffic(name, values[name])
+                        fired = int(flows[name].active.sum())
+                        tallies[name] = Tally(
+                            spikes=fired, updates=values[name].numel(), comparisons=values[name].numel(),
+                            state_words=2 * values[name].numel(), activation_words=2 * fired,
+                        )  # fmt: skip
+                    elif isinstance(node, Experts):
                         tallies[name] = experts_counts(node, given[0].flatten(0, 1))
                     elif not self._joins_currents(name):
                         for source, value in zip(graph.sources[name], given, strict=True):
                             if source not in flows:
-                                flows[source] = _traffic(value, source in binary, source in graded)
+                                flows[source] = self._traffic(source, value)
                         seen = tuple(flows[source] for source in graph.sources[name])
                         tallies[name] = tally(node, seen, graph.shapes[name])
             for source in graph.sources[name]:
@@ -250,8 +315,13 @@ class _Chunk:
             if any(not t.is_floating_point() for n in graph.nodes.values() for _, t in n.tensors())
             else "float32"
         )
-        ticks = self.steps + depth(graph) if has_neurons(graph) else 1
-        return Run(final, Counts(batch, ticks, tallies, precision), recordings)
+        return Run(final, Counts(batch, ticks(graph, self.steps), tallies, precision), recordings)
+
+    def _traffic(self, name: str, value: Tensor) -> Traffic:
+        binary = name in self.binary
+        often = value.sum((0, 1)) if binary and name in self.summed else active(value)
+        presentations = value.shape[0] * value.shape[1]
+        return Traffic(tuple(value.shape[2:]), often, presentations, binary, name in self.graded)
 
     def _joins_currents(self, name: str) -> bool:
         """Whether a node only adds what membranes then integrate: they add up what arrives anyway."""
@@ -276,7 +346,14 @@ class _Chunk:
         if isinstance(node, Readout) and not keep and "outputs" not in self.record:
             value = _mean_current(node, current, self.steps)
         elif isinstance(node, MaxCount) and not keep:
-            value = _count_maxima(node, current, self.steps)
+            value = _count_maxima(node, current, self.steps if name not in self.summed else 1)
+        elif isinstance(node, Pulse) and name in self.summed:
+            value = current[:1]
+        elif isinstance(node, CountThenFire) and not keep and self.kernel != "reference":
+            value = spike_counts(node, current)
+            value = value if name in self.summed else unfolded(node, value, self.steps)
+        elif isinstance(node, Accumulate) and not keep and "outputs" not in self.record:
+            value = node.v0 + current.sum(0, keepdim=True)
         else:
             state = rest(node, batch, shape, current.dtype)
             _, value, potentials = run_steps(node, state, current, self.steps, keep, self.kernel)
@@ -284,6 +361,8 @@ class _Chunk:
                 recordings["v"][name] = potentials
         if isinstance(node, Spiking | MaxCount) and "spikes" in self.record:
             recordings["spikes"][name] = value.to(torch.bool)
+        if isinstance(node, Spiking | MaxCount) and "counts" in self.record:
+            recordings["counts"][name] = value.sum(0, keepdim=True).to(torch.int32)
         return value
 
 
@@ -299,7 +378,7 @@ def _count_maxima(node: MaxCount, spikes: Tensor, steps: int) -> Tensor:
     """All outputs of a MaxCount at once: differences of the pooled cumulative counts."""
     counts = spikes.expand(steps, *spikes.shape[1:]).cumsum(0)
     pooled = _forward(node.window, [counts])
-    return torch.diff(pooled, dim=0, prepend=torch.zeros_like(pooled[:1]))
+    return torch.diff(pooled, dim=0, prepend=torch.zeros_like(pooled[:1])).to(spikes.dtype)
 
 
 def _forward(node: Stateless, given: list[Tensor]) -> Tensor:
@@ -309,5 +388,15 @@ def _forward(node: Stateless, given: list[Tensor]) -> Tensor:
     return node.forward(*rows).unflatten(0, (times, batch))
 
 
-def _traffic(value: Tensor, binary: bool, graded: bool) -> Traffic:
-    return Traffic(tuple(value.shape[2:]), active(value), value.shape[0] * value.shape[1], binary, graded)
+def _forward_live(node: Stateless, given: list[Tensor]) -> Tensor:
+    """The same for a node that makes zeros of zeros: steps without a spike are not computed."""
+    times = max(value.shape[0] for value in given)
+    live = torch.zeros(times, dtype=torch.bool)
+    for value in given:
+        live |= value.flatten(1).any(1)
+    if times == 1 or bool(live.all()):
+        return _forward(node, given)
+    part = _forward(node, [value[live] if len(value) > 1 else value for value in given])
+    result = part.new_zeros(times, *part.shape[1:])
+    result[live] = part
+    return result

@@ -14,6 +14,7 @@ from neuro.nodes.activations import (
     Staircase,
 )
 from neuro.nodes.experts import Experts
+from neuro.nodes.first_spike import RampFirstSpike
 from neuro.nodes.linear import Affine, BatchNorm, Conv, Scale, Weighted
 from neuro.nodes.merging import Add, Concat
 from neuro.nodes.neurons import (
@@ -34,6 +35,6 @@ from neuro.nodes.reshaping import Pad, Permute, Reshape, Slice
 __all__ = [
     "IF", "LI", "LIF", "Accumulate", "Add", "Affine", "AvgPool", "BatchNorm", "Clamp", "Concat", "Conv",
     "CountThenFire", "Dequantise", "Dropout", "Elementwise", "Experts", "Input", "LeakyReLU", "MaxCount", "MaxPool",
-    "Neuron", "Node", "Pad", "Permute", "Pulse", "Quantise", "ReLU", "Readout", "Requantise", "Reshape", "Scale",
-    "Slice", "Softmax", "Spiking", "Staircase", "Stateless", "Weighted",
+    "Neuron", "Node", "Pad", "Permute", "Pulse", "Quantise", "RampFirstSpike", "ReLU", "Readout", "Requantise",
+    "Reshape", "Scale", "Slice", "Softmax", "Spiking", "Staircase", "Stateless", "Weighted",
 ]  # fmt: skip

@@ -143,8 +143,8 @@ class CountThenFire(Spiking):
     """v <- v + i while t < start;  then, for `levels` steps and without input, z = [v >= theta] and v <- v - theta z.
 
     Silent outside its window [start, start + levels). So the number of its spikes is
-    clip(floor((v0 + sum of i) / theta), 0, levels) exactly. theta, v0, v and i are integers in units of one weight step;
-    t counts the steps of the whole network from 0.
+    clip(floor((v0 + sum of i) / theta), 0, levels) exactly. theta, v0, v and i are integers in units of one weight
+    step; t counts the steps of the whole network from 0.
     """
 
     theta: Tensor

@@ -1,0 +1,266 @@
+"""Exact counts: every population integrates first and fires afterwards, so that its spikes are a quantised ReLU.
+
+The spiking network equals a quantised network in integers bit for bit (`converters.prove` shows it), at a latency of
+(depth + 1) windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from converters.calibrate import BATCH, by_channel, check_calibration
+from converters.convert import apply
+from converters.integers import Integers, Sum, compressed
+from converters.legalise import is_activation
+from converters.pools import averages_into_affine, check_pools
+from converters.spiking import channel_shape
+from neuro.errors import ParameterError, UnsupportedNode
+from neuro.graph import Graph, Input, Shape, Stateless
+from neuro.nodes import (
+    Accumulate,
+    Add,
+    Affine,
+    AvgPool,
+    Concat,
+    Conv,
+    CountThenFire,
+    Dequantise,
+    MaxCount,
+    MaxPool,
+    Pad,
+    Permute,
+    Pulse,
+    Quantise,
+    Reshape,
+    Scale,
+    Slice,
+    Staircase,
+)
+from neuro.rewrite import Builder, rebuild
+
+MOVES = (Reshape, Permute, Slice, Pad, Concat, MaxPool)
+INPUT_BITS = 8
+LARGEST_THETA = 2**30
+SHARES = torch.linspace(1.0, 0.2, 41, dtype=torch.float64)
+"""Thresholds tried, as shares of the largest activation over `levels`."""
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Integrate for a window of `levels` steps, then emit the count: clip(floor((v0 + sum) / theta), 0, levels).
+
+    Weights are integers of `weight_bits` per output channel. Per channel, from calibration data and layer by layer: the
+    mean of the membrane is set to that of the original network (bias correction, Li et al. 2021 [recalled], "light");
+    the threshold and the worth of one spike minimise the squared distance to the original activation (MMSE). Biases,
+    and the half threshold that rounds, are the initial potential. The input is presented once, in 8-bit integers.
+    correct_bias: whether the means are corrected.
+    """
+
+    levels: int = 16
+    weight_bits: int = 8
+    correct_bias: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.levels <= 2**16:
+            raise ParameterError(f"Exact: levels must lie in 1..65536, got {self.levels}")
+        if not 2 <= self.weight_bits <= 16:
+            raise ParameterError(f"Exact: weight_bits must lie in 2..16, got {self.weight_bits}")
+
+
+@apply.register
+def _(recipe: Exact, plain: Graph, calibration: Tensor | None) -> Graph:
+    return windowed(quantised(recipe, plain, check_calibration(plain, calibration)))
+
+
+def quantised(recipe: Exact, plain: Graph, x: Tensor) -> Graph:
+    """The quantised network in integers, without time, that the spiking network equals; x calibrates it."""
+    plain = averages_into_affine(plain)
+    check_pools(plain)
+    builder = Builder(plain)
+    integers = Integers(builder, recipe.weight_bits)
+    seen = _Seen(builder, plain, integers.known, x)
+    for name, node in plain.nodes.items():
+        given = plain.sources[name]
+        shapes = [plain.shapes[source] for source in given]
+        seen.advance(name)
+        if isinstance(node, Input):
+            integers.known[name] = _input(builder, name, node, x)
+        elif isinstance(node, Affine | Conv):
+            integers.weigh(name, given[0], node, shapes[0])
+        elif is_activation(node):
+            integers.known[name] = _population(builder, recipe, name, integers.settled(given[0]), seen)
+        elif isinstance(node, AvgPool):
+            integers.average(name, given[0], node, shapes[0])
+        elif isinstance(node, Add):
+            integers.add(name, given, shapes[0])
+        elif isinstance(node, Scale):
+            integers.scale(name, given[0], node, shapes[0])
+        elif isinstance(node, MOVES):
+            integers.move(name, given, node, shapes)  # type: ignore[arg-type]
+        else:
+            raise UnsupportedNode(f"{node.kind} {name!r} has no integer form here")
+    last, shape = integers.settled(plain.output), plain.shapes[plain.output]
+    if compressed(last.scale.expand(shape)).numel() not in (1, shape[0]) or last.scale.shape[1:].numel() > 1:
+        last = integers.uniform(plain.output)
+    offset = last.offset.double()
+    if recipe.correct_bias:
+        gap = (seen.real[plain.output].double() - seen.of(last.alias) * last.scale - offset).mean(0)
+        offset = offset + channel_shape(gap.reshape(shape[0], -1).mean(1), shape)
+    bias = _in_steps(offset, last.scale, "Accumulate")
+    sums = builder.add("readout", Scale(torch.tensor(1, dtype=torch.int64), bias), (last.alias,))
+    builder.add("logits", Dequantise(last.scale.reshape(-1)), (sums,))
+    return builder.build().edit(name=f"{plain.name}, {recipe.levels} levels")
+
+
+def _in_steps(real: Tensor, step: Tensor, what: str) -> Tensor:
+    whole = (real.double() / step).round()
+    if bool((whole.abs() >= 2**31).any()):
+        raise ParameterError(f"{what}: an initial potential of {float(whole.abs().max()):.3g} leaves 32 bits")
+    return compressed(whole.to(torch.int32))
+
+
+def _input(builder: Builder, name: str, node: Input, x: Tensor) -> Sum:
+    low, high = float(x.min()), float(x.max())
+    top = 2**INPUT_BITS - 1 if low >= 0 else 2 ** (INPUT_BITS - 1) - 1
+    unit = max(-low, high, 1e-12) / top
+    entry = builder.add(name, node, ())
+    alias = builder.add(f"{name}.quantised", Quantise(unit, 0 if low >= 0 else -top, top), (entry,))
+    ones = (1,) * len(node.shape)
+    return Sum(alias, torch.full(ones, unit, dtype=torch.float64), torch.zeros(node.shape))
+
+
+class _Seen:
+    """Values on the calibration data: of the plain network, and of the integers built so far; dropped once read."""
+
+    def __init__(self, builder: Builder, plain: Graph, known: Mapping[str, Sum], x: Tensor) -> None:
+        self.builder, self.plain, self.known, self.x = builder, plain, known, x
+        self.real: dict[str, Tensor] = {}
+        self.integers: dict[str, Tensor] = {}
+        self.waiting = {name: len(readers) for name, readers in plain.targets.items()}
+
+    @staticmethod
+    def _forward(node: Stateless, given: list[Tensor]) -> Tensor:
+        with torch.no_grad():
+            return torch.cat([node.forward(*part) for part in zip(*(g.split(BATCH) for g in given), strict=True)])
+
+    def advance(self, name: str) -> None:
+        """Go on to a node of the plain network; what no node from here on reads is forgotten."""
+        for old in [old for old, readers in self.waiting.items() if not readers and old in self.real]:
+            del self.real[old]
+        live = {found.alias for old, found in self.known.items() if old in self.real}
+        self.integers = {alias: value for alias, value in self.integers.items() if alias in live}
+        node = self.plain.nodes[name]
+        given = [self.real[source] for source in self.plain.sources[name]]
+        self.real[name] = self._forward(node, given) if isinstance(node, Stateless) else self.x
+        for source in self.plain.sources[name]:
+            self.waiting[source] -= 1
+
+    def of(self, alias: str) -> Tensor:
+        """The integers of a node of the new network."""
+        if alias not in self.integers:
+            node = self.builder.nodes[alias]
+            given = [self.of(source) for source in self.builder.sources[alias]]
+            self.integers[alias] = self._forward(node, given) if isinstance(node, Stateless) else self.x
+        return self.integers[alias]
+
+
+def _population(builder: Builder, recipe: Exact, name: str, membrane: Sum, seen: _Seen) -> Sum:
+    """Threshold, initial potential and worth of a spike of one population, on the integers that reach it."""
+    plain = seen.plain
+    shape: Shape = plain.shapes[name]
+    (source,) = plain.sources[name]
+    sums = seen.of(membrane.alias)
+    wanted = by_channel(seen.real[name], True).double()
+    reached = by_channel((sums * membrane.scale + membrane.offset).float(), True).double()
+    offset = membrane.offset.double()
+    if recipe.correct_bias:
+        gap = by_channel(seen.real[source], True).double().mean(1) - reached.mean(1)
+        offset, reached = offset + channel_shape(gap, shape), reached + gap[:, None]
+    theta = channel_shape(best_threshold(reached, wanted, recipe.levels), shape)
+    steps = (theta / membrane.scale).round().clamp(1, LARGEST_THETA)
+    v0 = _in_steps(offset + steps * membrane.scale / 2, membrane.scale, name)
+    stairs = Staircase(compressed(steps.to(torch.int32)), v0, recipe.levels)
+    alias = builder.add(name, stairs, (membrane.alias,))
+    counts = by_channel(seen.of(alias), True).double()
+    worth = (counts * wanted).sum(1) / (counts * counts).sum(1).clamp(min=1)
+    low, high = 0.5 * theta.reshape(-1), 1.5 * theta.reshape(-1)
+    worth = torch.where(worth > 0, worth.clamp(low, high), theta.reshape(-1))
+    builder.note(name, plain.nodes[name].kind, "CountThenFire", "activation replaced by neurons")
+    return Sum(alias, channel_shape(worth, shape), torch.zeros(shape))
+
+
+def best_threshold(reached: Tensor, wanted: Tensor, levels: int) -> Tensor:
+    """The threshold per row that minimises |wanted - worth * clip(round(reached / theta), 0, levels)|^2.
+
+    For a given theta the best worth of a spike is <n, wanted> / <n, n>. Rows that are never active get the largest.
+    reached, wanted (channels, samples).
+    """
+    stride = max(1, reached.shape[1] // 20_000)
+    reached, wanted = reached[:, ::stride].float(), wanted[:, ::stride].float()
+    largest = wanted.amax(1).double()
+    best, least = largest / levels, torch.full_like(largest, torch.inf)
+    for share in SHARES:
+        theta = largest * share / levels
+        counts = (reached / theta.clamp(min=1e-30).float()[:, None]).add_(0.5).floor_().clamp_(0, levels)
+        error = -((counts * wanted).sum(1) ** 2 / (counts * counts).sum(1).clamp(min=1e-9)).double()
+        best, least = torch.where(error < least, theta, best), torch.minimum(error, least)
+    overall = best.max()
+    return torch.where(largest > 0, best, overall if overall > 0 else torch.ones_like(overall))
+
+
+def windowed(reference: Graph) -> Graph:
+    """The spiking network of a quantised one: every staircase counts, then fires in the window that its depth gives."""
+    once: set[str] = set()
+    level: dict[str, int] = {}
+    for name, node in reference.nodes.items():
+        given = reference.sources[name]
+        level[name] = max((level[source] for source in given), default=0) + isinstance(node, Staircase)
+        if isinstance(node, (Input, Quantise, *MOVES)) and all(source in once for source in given):
+            once.add(name)
+
+    def rule(builder: Builder, name: str) -> object:
+        node = reference.nodes[name]
+        given = []
+        for source, alias in zip(reference.sources[name], builder.given(name), strict=True):
+            pulse = f"{source}.pulse"
+            if source in once and name not in once:
+                if pulse not in builder.nodes:
+                    builder.add(pulse, Pulse(), (alias,))
+                alias = pulse
+            given.append(alias)
+        if isinstance(node, Staircase):
+            new = CountThenFire(node.theta, node.v0, level[name] * node.levels, node.levels)
+        elif isinstance(node, MaxPool) and name not in once:
+            new = MaxCount(node.kernel, node.stride, node.padding, node.ceil)  # type: ignore[assignment]
+        elif name == reference.sources[reference.output][0]:
+            assert isinstance(node, Scale)
+            assert node.offset is not None
+            new = Accumulate(node.offset)  # type: ignore[assignment]
+        else:
+            new = node  # type: ignore[assignment]
+        builder.alias[name] = builder.add(name, new, given)
+        return None
+
+    return rebuild(reference, rule).edit(name=f"{reference.name}, spiking")
+
+
+def without_time(spiking: Graph) -> Graph:
+    """The quantised network of a spiking one that counts in windows: integers in, integers out, no steps."""
+
+    def rule(builder: Builder, name: str) -> object:
+        node = spiking.nodes[name]
+        if isinstance(node, Pulse):
+            return builder.drop(name)
+        if isinstance(node, CountThenFire):
+            return builder.keep(name, Staircase(node.theta, node.v0, node.levels))
+        if isinstance(node, MaxCount):
+            return builder.keep(name, node.window)
+        if isinstance(node, Accumulate):
+            return builder.keep(name, Scale(torch.tensor(1, dtype=torch.int64), node.v0))
+        return builder.keep(name)
+
+    return rebuild(spiking, rule).edit(name=f"{spiking.name}, without time")
