@@ -22,7 +22,7 @@ from neuro.cli.arguments import (
     read_model,
 )
 from neuro.counts import Tally
-from neuro.simulate import has_neurons
+from neuro.flow import has_neurons
 from neuro.simulate import simulate as simulate_graph
 
 SHOWN = ("macs", "accumulates", "spikes", "updates", "weight_words", "state_words", "activation_words")

@@ -19,9 +19,10 @@ from converters.recipes.exact import quantised, without_time
 from neuro.dynamics import rest, step
 from neuro.errors import NeuroError, ParameterError, ShapeError, UnsupportedNode
 from neuro.evaluate import evaluate
+from neuro.flow import depth
 from neuro.graph import Graph, Input
 from neuro.nodes import Accumulate, Affine, AvgPool, Conv, CountThenFire, MaxPool, Pulse, ReLU, Reshape, Scale
-from neuro.simulate import depth, simulate
+from neuro.simulate import simulate
 
 
 def relative(a: Tensor, b: Tensor) -> float:

@@ -14,8 +14,9 @@ from converters import FirstSpike, activations_replaced, convert
 from converters.recipes.first_spike import first_spike_report
 from neuro.errors import ParameterError
 from neuro.evaluate import evaluate
+from neuro.flow import depth
 from neuro.nodes import Affine, Clamp, Conv, RampFirstSpike
-from neuro.simulate import depth, simulate
+from neuro.simulate import simulate
 
 
 @settings(max_examples=10)

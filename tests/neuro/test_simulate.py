@@ -14,6 +14,7 @@ from torch import Tensor
 
 from neuro.errors import NeuroError, ParameterError, ShapeError
 from neuro.evaluate import evaluate
+from neuro.flow import carries_spikes, depth, has_neurons
 from neuro.graph import Graph, Input, Node
 from neuro.nodes import (
     IF,
@@ -32,7 +33,7 @@ from neuro.nodes import (
     ReLU,
     Reshape,
 )
-from neuro.simulate import carries_spikes, depth, has_neurons, simulate
+from neuro.simulate import simulate
 
 zero, one = torch.tensor(0.0), torch.tensor(1.0)
 
