@@ -86,9 +86,9 @@ def _compare(
         print_json([row.as_dict() for row in found.rows])
     else:
         printer = console()
-        printer.print(report.table(found.rows, width=printer.width))
         for sentence in report.conclusions(found.rows):
             printer.print(f"- {sentence}", markup=False, highlight=False)
+        printer.print(report.table(found.rows, width=printer.width))
     say(f"{time.perf_counter() - started:.0f} s; rows: {out / 'rows.jsonl'}; report: {page}")
     if not as_json:
         typer.echo(f"Report: {page}")
