@@ -69,6 +69,20 @@ class Stateless(Node):
         """`(batch, *shape)` in, `(batch, *output_shape)` out."""
 
 
+def broadcast_onto(shape: Shape, node: Node) -> Shape:
+    """`shape`, where every tensor of `node` broadcasts against features of it; ShapeError otherwise."""
+    for name, tensor in node.tensors():
+        try:
+            fits = torch.broadcast_shapes(shape, tensor.shape) == torch.Size(shape)
+        except RuntimeError:
+            fits = False
+        if not fits:
+            raise ShapeError(
+                f"{node.kind}: {name} of shape {tuple(tensor.shape)} does not broadcast to features {shape}"
+            )
+    return shape
+
+
 @dataclass(frozen=True, eq=False)
 class Input(Node):
     """Where a sample enters: `shape` without batch or time."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neuro.errors import ParameterError, ShapeError
-from neuro.graph import Shape, Stateless
+from neuro.graph import Shape, Stateless, broadcast_onto
 
 
 class Weighted(Stateless):
@@ -138,15 +138,7 @@ class Scale(Stateless):
     offset: Tensor | None = None
 
     def output_shape(self, *shapes: Shape) -> Shape:
-        (shape,) = shapes
-        for name, tensor in self.tensors():
-            try:
-                fits = torch.broadcast_shapes(shape, tensor.shape) == torch.Size(shape)
-            except RuntimeError:
-                fits = False
-            if not fits:
-                raise ShapeError(f"Scale: {name} of shape {tuple(tensor.shape)} does not broadcast to features {shape}")
-        return shape
+        return broadcast_onto(shapes[0], self)
 
     def output_dtype(self, *dtypes: torch.dtype) -> torch.dtype:
         return self.factor.dtype

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from neuro.errors import ParameterError, ShapeError
-from neuro.graph import Node, Shape
+from neuro.graph import Node, Shape, broadcast_onto
 from neuro.nodes.activations import check_whole
 from neuro.nodes.pooling import MaxPool
 
@@ -20,15 +20,7 @@ class Neuron(Node):
     """A population with state: one neuron per feature. Parameters are scalars or broadcast against the features."""
 
     def output_shape(self, *shapes: Shape) -> Shape:
-        (shape,) = shapes
-        for name, tensor in self.tensors():
-            try:
-                fits = torch.broadcast_shapes(shape, tensor.shape) == torch.Size(shape)
-            except RuntimeError:
-                fits = False
-            if not fits:
-                raise ShapeError(f"{self.kind}: {name} of shape {tuple(tensor.shape)} does not broadcast to {shape}")
-        return shape
+        return broadcast_onto(shapes[0], self)
 
     def output_dtype(self, *dtypes: torch.dtype) -> torch.dtype:
         return torch.float32
