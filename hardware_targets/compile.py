@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hardware_targets.check import check
-from hardware_targets.chip import Chip
+from hardware_targets.chip import Chip, load_chip
 from hardware_targets.loihi.program import STATE_SHIFT, Input
 from hardware_targets.loihi.program import Program as IntegerProgram
 from hardware_targets.loihi.simulate import LoihiRun, simulate_program
@@ -63,15 +63,19 @@ class ChipRun(Run):
     saturated: Mapping[str, int] = field(default_factory=dict)
 
 
-def compile(graph: Graph, chip: Chip, calibration: Tensor | None = None, *, most_steps: int = 256) -> Program:
+def compile(graph: Graph, chip: Chip | str, calibration: Tensor | None = None, *, most_steps: int = 256) -> Program:
     """Quantise a spiking graph to the chip's integers and place it on its cores.
 
+    chip: a Chip, its name, or a path to a .toml.
     calibration: (samples, *features), sets the step of the graded input spikes; data in [0, 1] need none.
     most_steps: the longest run; the read-out's unit is chosen so that it cannot saturate before. Raises DoesNotFit
     with every violated limit, UnsupportedNode with every node that no chip holds.
     """
+    chip = chip if isinstance(chip, Chip) else load_chip(chip)
     if chip.family != "loihi":
-        raise ParameterError(f"chip {chip.name!r} belongs to family {chip.family!r}; compile knows 'loihi' so far")
+        raise ParameterError(
+            f"chip {chip.name!r} is of family {chip.family!r}; compile knows 'loihi1' and 'loihi2' so far"
+        )
     layers = lower(graph)
     if not isinstance(layers[-1].node, Readout) or graph.output != layers[-1].name:
         raise ParameterError(f"{graph.name!r} must end in a Readout, the membrane that the host reads")

@@ -39,7 +39,7 @@ REMEDIES = {
     "weight_exp": "rescale the weights",
     "delay": "shorten the path that waits, or add a layer to it",
     "graded_spike_bits": "send binary spikes, or use a chip with graded spikes",
-    "reset": "convert with a reset that the chip has",
+    "reset": "convert with a reset that the chip has: --reset zero, RateCode(reset='zero')",
 }
 
 

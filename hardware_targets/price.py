@@ -16,6 +16,7 @@ from typing import Any
 from hardware_targets.chip import Chip, Quantity, Status, chips, load_chip, quantities, read_toml, worst
 from neuro.counts import Counts, Tally
 from neuro.errors import MissingPrice, ParameterError
+from neuro.report.sheet import engineering
 
 FOLDER = Path(__file__).parent / "energy"
 OPERATIONS = ("macs", "accumulates", "additions", "multiplications", "comparisons", "exponentials")
@@ -62,14 +63,14 @@ class Bill:
     def rows(self) -> list[tuple[str, str, str, str, str]]:
         """Cause, joules per sample, price, status and source."""
         rows: list[tuple[str, str, str, str, str]] = [
-            (cause, f"{joules / self.samples:.4g} J", str(price), price.status, price.source)
+            (cause, engineering(joules / self.samples, "J"), str(price), price.status, price.source)
             for cause, joules in self.joules.items()
             for price in (self.provenance[cause],)
         ]
-        rows.append(("total", f"{self.per_sample:.4g} J", "", self.status, self.table))
+        rows.append(("total", engineering(self.per_sample, "J"), "", self.status, self.table))
         for cause, joules_ in self.separate.items():
-            amount = "unknown" if joules_ is None else f"{joules_ / self.samples:.4g} J"
-            rows.append((cause, amount, "", "", "beside the total"))
+            amount = "unknown" if joules_ is None else engineering(joules_ / self.samples, "J")
+            rows.append((cause, amount, "", "", "not in the total"))
         return rows
 
     def _repr_html_(self) -> str:
@@ -84,7 +85,9 @@ class Bill:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table("cause", "per sample", "price", "status", "source", title=Text(self.table))
+        table = Table(
+            "cause", "per sample", "price", "status", "source", title=Text(f"Energy per sample, prices of {self.table}")
+        )
         for row in self.rows():
             table.add_row(*map(Text, row))
         return table

@@ -91,6 +91,8 @@ def read_model(model: str, weights: Path | None, split: Split | None, shape: str
     """The network of a MODEL argument as a Graph, traced where it is torch code."""
     if model.endswith((".h5", ".hdf5")):
         return load(model)
+    if weights is None and not model.endswith(".pt2"):
+        say(f"no --weights: {model} is used with the values that its function gives, random ones unless it loads some")
     source = load_program(Path(model)) if model.endswith(".pt2") else load_module(model, weights)
     return trace(source, _example(split, shape), name=Path(model.split(":")[0]).stem)
 

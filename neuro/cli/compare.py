@@ -17,7 +17,7 @@ from neuro.cli.comparison import ROWS, Study, study
 from neuro.errors import ParameterError
 from neuro.report import Section, plots
 
-Out = Annotated[Path, typer.Option(help="Folder for report.html and rows.json.")]
+Out = Annotated[Path, typer.Option(help="Folder for report.html and rows.jsonl.")]
 
 
 def demo(out: Out = Path("out"), seed: Seed = 0, as_json: Json = False) -> None:
@@ -89,7 +89,7 @@ def _compare(
         for sentence in report.conclusions(found.rows):
             printer.print(f"- {sentence}", markup=False, highlight=False)
         printer.print(report.table(found.rows, width=printer.width))
-    say(f"{time.perf_counter() - started:.0f} s; rows: {out / 'rows.jsonl'}; report: {page}")
+    say(f"{time.perf_counter() - started:.0f} s; rows: {out / 'rows.jsonl'}")
     if not as_json:
         typer.echo(f"Report: {page}")
 

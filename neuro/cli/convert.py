@@ -31,10 +31,10 @@ from neuro.files import save
 from neuro.simulate import simulate
 
 Recipe = Literal["rate", "exact", "first-spike"]
-_RECIPES: dict[str, Callable[[float, int], object]] = {
-    "rate": lambda percentile, levels: RateCode(percentile=percentile),
-    "exact": lambda percentile, levels: Exact(levels),
-    "first-spike": lambda percentile, levels: FirstSpike(),
+_RECIPES: dict[str, Callable[[float, int, Literal["subtract", "zero"]], object]] = {
+    "rate": lambda percentile, levels, reset: RateCode(percentile=percentile, reset=reset),
+    "exact": lambda percentile, levels, reset: Exact(levels),
+    "first-spike": lambda percentile, levels, reset: FirstSpike(),
 }
 
 
@@ -47,6 +47,7 @@ def convert(
     levels: Annotated[int, typer.Option(help="exact: spikes a neuron can send, steps per window.")] = 16,
     steps: Steps = 32,
     percentile: Annotated[float, typer.Option(help="Share (%) of a channel's activations below its threshold.")] = 99.9,
+    reset: Annotated[Literal["subtract", "zero"], typer.Option(help="rate: what a spike leaves behind.")] = "subtract",
     calibration: Annotated[int, typer.Option(help="Training samples that set the thresholds.", min=1)] = 512,
     samples: Samples = None,
     out: Annotated[Path | None, typer.Option(help="Write the spiking network here (.h5).")] = None,
@@ -58,7 +59,7 @@ def convert(
     """
     check_steps(steps)
     check_out(out)
-    chosen = _RECIPES[recipe](percentile, levels)
+    chosen = _RECIPES[recipe](percentile, levels, reset)
     split = need_data(data, data_root, "thresholds come from training samples, accuracy from test samples")
     graph = read_model(model, weights, split, None)
     thresholds_from = split.train_x if len(split.train_x) else split.test_x

@@ -80,7 +80,6 @@ def deploy(
     data_root: Root = None,
     steps: Steps = 16,
     samples: Samples = None,
-    backend: Annotated[str, typer.Option(help="simulator, or lava.")] = "simulator",
     out: Annotated[Path | None, typer.Option(help="Write the result as JSON here.")] = None,
     as_json: Json = False,
 ) -> None:
@@ -95,7 +94,7 @@ def deploy(
     graph = read_model(model, None, split, None)
     program = compile_graph(graph, target, calibration=split.train_x[:512] if len(split.train_x) else None)
     x, y = split.test_x[:samples], split.test_y[:samples]
-    chip_run = run_program(program, x, steps=steps, backend=backend)  # type: ignore[arg-type]
+    chip_run = run_program(program, x, steps=steps)
     float_run = simulate(graph, x, steps=steps, count=False, progress=True)
     bill = price(chip_run.counts, target)
     counts = chip_run.counts

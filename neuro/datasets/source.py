@@ -75,7 +75,8 @@ class InFolder:
 
     def advice(self, root: Path | None) -> str:
         by_hand = f"put {self.origin} into {self.folders[0]}/ of a folder given as --data-root or NEURO_DATA"
-        return by_hand if self.remote is None else f"{by_hand}, or allow the download (--download, download=True)"
+        fetch = "or fetch it once: neuro data NAME --download, or load(name, download=True)"
+        return by_hand if self.remote is None else f"{by_hand}, {fetch}"
 
     def load(self, name: str, root: Path | None, download: bool) -> Arrays:
         found, cached = self.folder(root), user_cache() / self.folders[0]

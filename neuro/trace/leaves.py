@@ -107,8 +107,8 @@ def _twin(module: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def leaves_in(module: nn.Module) -> Iterator[bool]:
-    """While inside, registered modules call `neuro::leaf`. Says whether there are any."""
+def leaves_in(module: nn.Module) -> Iterator[None]:
+    """While inside, registered modules call `neuro::leaf`."""
     keys: list[int] = []
     kept: list[tuple[nn.Module, dict[str, object]]] = []
     try:
@@ -119,7 +119,7 @@ def leaves_in(module: nn.Module) -> Iterator[bool]:
                 _active[key] = _twin(part)
                 kept.append((part, {"forward": vars(part)["forward"]} if "forward" in vars(part) else {}))
                 part.forward = _opaque(part, key)  # type: ignore[method-assign]
-        yield bool(keys)
+        yield
     finally:
         for part, own in kept:
             del part.forward

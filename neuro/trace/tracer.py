@@ -71,9 +71,8 @@ def trace(
 def _trace_module(module: nn.Module, inputs: tuple[Tensor, ...], name: str, history: tuple[Change, ...]) -> Graph:
     # Export takes a batch of one for a constant, so it is shown two.
     doubled = tuple(torch.cat([x, x]) for x in inputs) if len(inputs[0]) == 1 else inputs
-    with leaves_in(module) as any_leaves:
-        if any_leaves:
-            _run(module, inputs, name)
+    with leaves_in(module):
+        _run(module, inputs, name)
         program, changes = _export(module, inputs, doubled, name)
         try:
             return to_graph(program, name, (*history, *changes))
@@ -153,8 +152,8 @@ def _run(module: nn.Module, inputs: tuple[Tensor, ...], name: str) -> None:
         raise
     except Exception as error:  # whatever the user's own code raises
         raise ShapeError(
-            f"{name!r} itself fails on the example of shape(s) {', '.join(str(tuple(x.shape)) for x in inputs)}"
-            f"{_place(error)}: {type(error).__name__}: {_first_line(error)}"
+            f"{name!r} does not run on samples of shape {', '.join(str(tuple(x.shape[1:])) for x in inputs)}"
+            f"{_place(error)}: {_first_line(error)}; give samples of the shape that the network was built for"
         ) from error
 
 
@@ -249,13 +248,19 @@ def _undisturbed(module: nn.Module) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Hide what torch warns about its own workings; the user's warnings pass."""
+    torch_log = logging.getLogger("torch")
+    level = torch_log.level
     with warnings.catch_warnings():
+        torch_log.setLevel(logging.CRITICAL)
         warnings.filterwarnings("ignore", module=r"torch(\.|$)")
         warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)", category=FutureWarning)
         warnings.filterwarnings(
             "ignore", message=r"The tensor attributes? .* assigned during export", category=UserWarning
         )
-        yield
+        try:
+            yield
+        finally:
+            torch_log.setLevel(level)
 
 
 def _is_data_dependent(error: BaseException | None) -> bool:
