@@ -87,11 +87,16 @@ def need_data(name: str | None, root: Path | None, why: str) -> Split:
     return split
 
 
-def read_model(model: str, weights: Path | None, split: Split | None, shape: str | None) -> Graph:
-    """The network of a MODEL argument as a Graph, traced where it is torch code."""
+def read_model(
+    model: str, weights: Path | None, split: Split | None, shape: str | None, *, shapes_only: bool = False
+) -> Graph:
+    """The network of a MODEL argument as a Graph, traced where it is torch code.
+
+    shapes_only: the values of its weights do not matter to the caller, so nothing is said where none are given.
+    """
     if model.endswith((".h5", ".hdf5")):
         return load(model)
-    if weights is None and not model.endswith(".pt2"):
+    if weights is None and not shapes_only and not model.endswith(".pt2"):
         say(f"no --weights: {model} is used with the values that its function gives, random ones unless it loads some")
     source = load_program(Path(model)) if model.endswith(".pt2") else load_module(model, weights)
     return trace(source, _example(split, shape), name=Path(model.split(":")[0]).stem)

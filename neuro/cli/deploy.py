@@ -51,7 +51,7 @@ def check(
     Example: `neuro check net.py:build --shape 1,28,28 --chip loihi1`
     """
     target = load_chip(chip)
-    graph = read_model(model, weights, read_data(data, data_root), shape)
+    graph = read_model(model, weights, read_data(data, data_root), shape, shapes_only=True)
     fit = check_graph(graph, target)
     if as_json:
         print_json(

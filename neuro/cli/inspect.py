@@ -19,7 +19,7 @@ def inspect(
 
     Example: `neuro inspect snn.h5`
     """
-    graph = read_model(model, weights, read_data(data, data_root), shape)
+    graph = read_model(model, weights, read_data(data, data_root), shape, shapes_only=True)
     if not as_json:
         typer.echo(str(graph))
         return
