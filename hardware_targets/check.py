@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import html
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
 
 from hardware_targets.chip import Chip
 from hardware_targets.demand import Demand, graph_demand, program_demand
 from hardware_targets.loihi.program import Program
 from hardware_targets.place import allocate, require_loihi
 from hardware_targets.placement import NETWORK, Placement, Violation, core_limits
+from hardware_targets.shown import Sheet, Shown
 from neuro.errors import ParameterError
 from neuro.graph import Graph
 
@@ -32,7 +31,7 @@ class Resource:
 
 
 @dataclass(frozen=True, eq=False)
-class Fit:
+class Fit(Shown):
     """The answer of `check`. `ok` means no violation.
 
     `tightest`: the resource that is exceeded most, or else the one that ends most slices and so decides how many cores
@@ -67,21 +66,9 @@ class Fit:
     def __str__(self) -> str:
         return "\n".join([self.title, *map(str, self.violations)])
 
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in ("resource", "used", "available", "share", "where"))
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(x)}</td>" for x in row) + "</tr>" for row in self.rows())
-        broken = "".join(f"<li>{html.escape(str(violation))}</li>" for violation in self.violations)
-        return f"<table><caption>{html.escape(self.title)}</caption><tr>{head}</tr>{body}</table><ul>{broken}</ul>"
-
-    def __rich__(self) -> Any:
-        from rich.table import Table
-        from rich.text import Text
-
-        caption = Text("\n".join(map(str, self.violations)))
-        table = Table("resource", "used", "available", "share", "where", title=Text(self.title), caption=caption)
-        for row in self.rows():
-            table.add_row(*map(Text, row))
-        return table
+    def sheet(self) -> Sheet:
+        headings = ("resource", "used", "available", "share", "where")
+        return self.title, headings, self.rows(), tuple(map(str, self.violations))
 
 
 def check(network: Graph | Program | Demand, chip: Chip, *, weight_bits: int | None = None) -> Fit:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
+from hardware_targets.shown import Sheet, Shown
 from neuro.errors import FileError, ParameterError
 
 Status = Literal["measured", "quoted", "modelled", "recalled", "assumed"]
@@ -72,7 +72,7 @@ def worst(statuses: Iterable[Status]) -> Status:
 
 
 @dataclass(frozen=True)
-class Chip:
+class Chip(Shown):
     """What a mapper, a quantiser and a pricer need to know of a chip; nothing but values.
 
     `family` says whose rules apply ("loihi", "truenorth", ...). `limits` are resources, `arithmetic` widths and modes,
@@ -125,27 +125,8 @@ class Chip:
             for name, quantity in getattr(self, section).items()
         ]
 
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{title}</th>" for title in ("", "quantity", "value", "status", "source"))
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows()
-        )
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.notes)
-        return (
-            f"<table><caption>{html.escape(self.title)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-            f"<ul>{notes}</ul>"
-        )
-
-    def __rich__(self) -> Any:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table("", "quantity", "value", "status", "source", title=Text(self.title))
-        for row in self.rows():
-            table.add_row(*map(Text, row))
-        for note in self.notes:
-            table.add_row("note", "", "", "", Text(note))
-        return table
+    def sheet(self) -> Sheet:
+        return self.title, ("", "quantity", "value", "status", "source"), self.rows(), self.notes
 
 
 def chips() -> tuple[str, ...]:

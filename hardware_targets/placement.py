@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hardware_targets.chip import Chip
+from hardware_targets.shown import Sheet, Shown
 from neuro.errors import ParameterError, ShapeError
 
 NETWORK = "(whole network)"
@@ -84,7 +83,7 @@ class Core:
 
 
 @dataclass(frozen=True, eq=False)
-class Placement:
+class Placement(Shown):
     """Where every neuron lives. `reach[part]` (size, cores) is True where a spike of a neuron or input goes to a core.
 
     Cores are numbered row by row over the tiles of the mesh (`cores_per_tile` on each), chips side by side. Inputs
@@ -159,19 +158,8 @@ class Placement:
         total = self.chip.limit("cores") * self.chip.limit("chips")
         return f"{len(self.cores)} of {total} cores of {self.chip.title}"
 
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{name}</th>" for name in ("core", "neurons of", *core_limits(self.chip)))
-        body = "".join("<tr>" + "".join(f"<td>{html.escape(x)}</td>" for x in row) + "</tr>" for row in self.rows())
-        return f"<table><caption>{html.escape(self.title)}</caption><tr>{head}</tr>{body}</table>"
-
-    def __rich__(self) -> Any:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table("core", "neurons of", *core_limits(self.chip), title=Text(self.title))
-        for row in self.rows():
-            table.add_row(*map(Text, row))
-        return table
+    def sheet(self) -> Sheet:
+        return self.title, ("core", "neurons of", *core_limits(self.chip)), self.rows(), ()
 
 
 def core_limits(chip: Chip) -> dict[str, int]:

@@ -6,7 +6,6 @@ sure price.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from hardware_targets.chip import Chip, Quantity, Status, chips, load_chip, quantities, read_toml, worst
+from hardware_targets.shown import Sheet, Shown
 from neuro.counts import Counts, Tally
 from neuro.errors import MissingPrice, ParameterError
 from neuro.report.sheet import engineering
@@ -25,7 +25,7 @@ ACCESS_BITS = 64
 
 
 @dataclass(frozen=True)
-class Bill:
+class Bill(Shown):
     """What `samples` inferences cost by one table.
 
     `joules` and `provenance` share their keys, the causes. `seconds` is the latency of one inference where the table
@@ -73,24 +73,9 @@ class Bill:
             rows.append((cause, amount, "", "", "not in the total"))
         return rows
 
-    def _repr_html_(self) -> str:
-        head = "".join(f"<th>{title}</th>" for title in ("cause", "per sample", "price", "status", "source"))
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in self.rows()
-        )
-        notes = "".join(f"<li>{html.escape(note)}</li>" for note in self.assumptions)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><ul>{notes}</ul>"
-
-    def __rich__(self) -> Any:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(
-            "cause", "per sample", "price", "status", "source", title=Text(f"Energy per sample, prices of {self.table}")
-        )
-        for row in self.rows():
-            table.add_row(*map(Text, row))
-        return table
+    def sheet(self) -> Sheet:
+        headings = ("cause", "per sample", "price", "status", "source")
+        return f"Energy per sample, prices of {self.table}", headings, self.rows(), self.assumptions
 
 
 def tables() -> tuple[str, ...]:

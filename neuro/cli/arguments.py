@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,7 +50,7 @@ def say(text: str) -> None:
 
 def console() -> Console:
     """Where results are printed: as wide as the terminal, 120 columns where there is none."""
-    return Console(width=None if sys.stdout.isatty() else 120)
+    return Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 
 
 def print_json(value: Mapping[str, Any] | list[Any]) -> None:

@@ -1,0 +1,37 @@
+"""Values that show themselves as a titled table with notes: in a terminal and in a notebook, from one description."""
+
+from __future__ import annotations
+
+import html
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+Sheet = tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[str]]
+
+
+class Shown(ABC):
+    """Anything with a title, headings, rows and notes. Every text is shown as it is, markup escaped."""
+
+    @abstractmethod
+    def sheet(self) -> Sheet:
+        """Title, headings, rows and notes."""
+
+    def _repr_html_(self) -> str:
+        title, headings, rows, notes = self.sheet()
+        head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
+        body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+        below = "<ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in notes) + "</ul>" if notes else ""
+        caption = f"<caption>{html.escape(title)}</caption>"
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"
+
+    def __rich__(self) -> Any:
+        from rich.console import Group
+        from rich.table import Column, Table
+        from rich.text import Text
+
+        title, headings, rows, notes = self.sheet()
+        table = Table(*(Column(heading, overflow="fold") for heading in headings), title=Text(title))
+        for row in rows:
+            table.add_row(*map(Text, row))
+        return Group(table, *(Text(f"- {note}") for note in notes))
