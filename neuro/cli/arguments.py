@@ -120,4 +120,4 @@ def _example(split: Split | None, shape: str | None) -> torch.Tensor:
 
 def accuracy_of(outputs: torch.Tensor, labels: torch.Tensor) -> float:
     """Share of samples whose largest output is their label."""
-    return float((outputs.argmax(1) == labels).float().mean())
+    return int((outputs.argmax(1) == labels).sum()) / len(labels)

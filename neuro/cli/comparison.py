@@ -16,6 +16,7 @@ from hardware_targets import Bill, Chip, ChipRun, Program, compile, price, run
 from neuro.baselines.experts import experts_cnn, switch_loss
 from neuro.baselines.networks import small_cnn
 from neuro.baselines.sparse import prune
+from neuro.cli.arguments import accuracy_of
 from neuro.counts import Counts, active_parameters
 from neuro.datasets import Split
 from neuro.errors import ParameterError
@@ -58,7 +59,7 @@ class _Bench:
     bills: dict[str, dict[str, Bill]] = field(default_factory=dict)
 
     def accuracy(self, outputs: Tensor) -> float:
-        return float((outputs.argmax(1) == self.y).float().mean())
+        return accuracy_of(outputs, self.y)
 
     def add(
         self,
@@ -236,7 +237,7 @@ def _best_conversion(
     for percentile in PERCENTILES:
         snn = convert(dense, RateCode(percentile=percentile), calibration=calibration)
         outputs = simulate(snn, split.validation_x, steps=steps, count=False).outputs
-        accuracy = float((outputs.argmax(1) == split.validation_y).float().mean())
+        accuracy = accuracy_of(outputs, split.validation_y)
         scored.append((accuracy, -percentile, snn))
         say(f"converting with percentile {percentile:g}: validation accuracy {100 * accuracy:.2f} % at T = {steps}")
     _, negative, best = max(scored, key=lambda item: item[:2])
