@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from converters.spiking import _move as moved
-from converters.spiking import channel_shape
+from converters.spiking import channel_shape, move_scales
 from neuro.errors import UnsupportedNode
 from neuro.graph import Shape
 from neuro.nodes import Add, Affine, AvgPool, Concat, Conv, MaxPool, Pad, Scale
@@ -93,7 +92,7 @@ class Integers:
         """A weighted node: the scale of its input goes into its weights, its bias into the offset."""
         for find in (self.settled, self.uniform):
             found = find(source)
-            done = moved(node, [found.scale.expand(shape).to(node.weight.dtype)], [shape])
+            done = move_scales(node, [found.scale.expand(shape).to(node.weight.dtype)], [shape])
             if done is not None:
                 break
         else:
@@ -119,7 +118,7 @@ class Integers:
     def move(self, name: str, sources: tuple[str, ...], node: MaxPool | Concat | Pad, shapes: list[Shape]) -> None:
         """Moves of elements and maxima: integers, scales and offsets take the same way."""
         given = [self.settled(source) for source in sources]
-        if isinstance(node, MaxPool) and moved(node, [given[0].scale.expand(shapes[0])], shapes) is None:
+        if isinstance(node, MaxPool) and move_scales(node, [given[0].scale.expand(shapes[0])], shapes) is None:
             scale = given[0].scale.expand(shapes[0]).reshape(shapes[0][0], -1)
             if not bool((scale == scale[:, :1]).all()):
                 given = [self.uniform(sources[0])]

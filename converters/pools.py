@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from converters.spiking import _reads_spikes as reads_spikes
+from converters.spiking import reads_spikes
 from neuro.errors import UnsupportedNode
 from neuro.graph import Graph, Input
 from neuro.nodes import Affine, AvgPool, Concat, MaxPool, Pad, Permute, Reshape, Slice

@@ -51,7 +51,7 @@ def spiking_graph(plain: Graph, neurons: Mapping[str, tuple[Neuron, Tensor]], re
             builder.alias[name] = builder.add(f"{name}.scale", Scale(scale), (spikes,))
             builder.note(name, node.kind, population.kind, "activation replaced by neurons")
             return None
-        if isinstance(node, MaxPool) and _reads_spikes(plain, name):
+        if isinstance(node, MaxPool) and reads_spikes(plain, name):
             builder.note(name, "MaxPool", "MaxCount", "emits the largest spike count of its window; exact for counts")
             return builder.keep(name, MaxCount(node.kernel, node.stride, node.padding, node.ceil))
         return builder.keep(name)
@@ -60,7 +60,7 @@ def spiking_graph(plain: Graph, neurons: Mapping[str, tuple[Neuron, Tensor]], re
     return absorb_scales(graph.edit(name=f"{plain.name}, spiking"))
 
 
-def _reads_spikes(graph: Graph, name: str) -> bool:
+def reads_spikes(graph: Graph, name: str) -> bool:
     """Whether the values that a max-pool sees come from activations through moves only that keep channels apart."""
 
     def spikes(source: str) -> bool:
@@ -80,7 +80,7 @@ def _check_pools(graph: Graph) -> None:
     for name, node in graph.nodes.items():
         if is_activation(node) or any(source in changing for source in graph.sources[name]):
             changing.add(name)
-            if isinstance(node, MaxPool) and not _reads_spikes(graph, name):
+            if isinstance(node, MaxPool) and not reads_spikes(graph, name):
                 refused.append(f"  {name!r}: MaxPool of sums of spikes; put an activation or an average pool before it")
     if refused:
         raise UnsupportedNode(f"{graph.name!r}: {len(refused)} node(s) cannot be converted:\n" + "\n".join(refused))
@@ -120,7 +120,7 @@ def absorb_scales(graph: Graph) -> Graph:
         waiting = [pending.get(source) for source in given]
         if all(factor is None for factor in waiting):
             return builder.keep(name)
-        moved = _move(node, waiting, [graph.shapes[source] for source in given])
+        moved = move_scales(node, waiting, [graph.shapes[source] for source in given])
         if moved is None:
             factor = None
             builder.alias[name] = builder.add(name, node, tuple(settle(builder, source) for source in given))
@@ -149,7 +149,7 @@ def _channel_vector(factor: Tensor) -> Tensor | None:
     return flat[:, 0] if bool((flat == flat[:, :1]).all()) else None
 
 
-def _move(node: Node, waiting: list[Tensor | None], shapes: list[Shape]) -> tuple[Node, Tensor | None] | None:
+def move_scales(node: Node, waiting: list[Tensor | None], shapes: list[Shape]) -> tuple[Node, Tensor | None] | None:
     """The node with the factors of its inputs moved into it, and the factor left behind; None where they must stay."""
     factor = waiting[0]
     if isinstance(node, Reshape | Permute | Slice) and factor is not None:

@@ -5,6 +5,7 @@ Equations follow lava-nc 0.10.0: PyDenseModelBitAcc, PyDelayDenseModelBitAcc, Py
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -22,7 +23,7 @@ MAX_DELAY = 63
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Connection:
+class Connection(ABC):
     """What every connection has: two ends, weights and their format.
 
     weights: integers on the scale of 8-bit magnitudes (mixed -256..255, excitatory 0..255, inhibitory -255..0) before
@@ -58,12 +59,14 @@ class Connection:
         return f"Connection '{self.name}'"
 
     @property
+    @abstractmethod
     def source_size(self) -> int:
-        raise NotImplementedError
+        """Neurons that the connection comes from."""
 
     @property
+    @abstractmethod
     def target_size(self) -> int:
-        raise NotImplementedError
+        """Neurons that it reaches."""
 
     @property
     def max_delay(self) -> int:
@@ -94,9 +97,9 @@ class Connection:
         return sign * ((magnitude >> self.dropped_bits) << self.dropped_bits)
 
     @cached_property
+    @abstractmethod
     def fan_out(self) -> NDArray[np.int64]:
         """Synapses with a non-zero weight that a spike of each source neuron reaches, (source_size,)."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -13,7 +13,7 @@ from hardware_targets import Program, load_chip
 from neuro import datasets, report
 from neuro.atomic import replacing
 from neuro.cli.arguments import Json, Root, Samples, Seed, console, print_json, say
-from neuro.cli.comparison import ROWS, Study, study
+from neuro.cli.comparison import ROWS, Study, check_study, study
 from neuro.errors import ParameterError
 from neuro.report import Section, plots
 
@@ -69,6 +69,7 @@ def _compare(
     started = time.perf_counter()
     target = load_chip(chip)
     split = datasets.load(task, root)
+    check_study(split, wanted, steps)
     out.mkdir(parents=True, exist_ok=True)
     found = study(split, target, wanted=wanted, steps=steps, seed=seed, samples=samples, epochs=epochs, say=say)
     lines = "\n".join(row.to_json() for row in found.rows)

@@ -107,6 +107,20 @@ def _provenance(bill: Bill) -> Provenance:
     return Provenance(how, f"counts times the prices of table {bill.table} ({', '.join(used)})")
 
 
+def check_study(split: Split, wanted: tuple[str, ...], steps: tuple[int, int]) -> None:
+    """Refuse what `study` cannot do: unknown rows, steps out of order, samples that are no images (ParameterError)."""
+    unknown = [name for name in wanted if name not in ROWS]
+    if unknown or not wanted:
+        raise ParameterError(f"there is no row {', '.join(unknown) or '(none given)'}; known: {', '.join(ROWS)}")
+    short, long = steps
+    if not 1 <= short < long:
+        raise ParameterError(f"steps must be two growing numbers >= 1, got {short} and {long}")
+    if len(split.features) != 3:
+        raise ParameterError(
+            f"compare trains a convolutional network; {split.name} has samples of shape {split.features}"
+        )
+
+
 def study(
     split: Split,
     chip: Chip,
@@ -123,16 +137,8 @@ def study(
     steps: the spiking network is reported after the first and after the second number of steps. Everything is chosen on
     the validation part. Raises ParameterError for unknown rows or steps out of order.
     """
-    unknown = [name for name in wanted if name not in ROWS]
-    if unknown or not wanted:
-        raise ParameterError(f"there is no row {', '.join(unknown) or '(none given)'}; known: {', '.join(ROWS)}")
+    check_study(split, wanted, steps)
     short, long = steps
-    if not 1 <= short < long:
-        raise ParameterError(f"steps must be two growing numbers >= 1, got {short} and {long}")
-    if len(split.features) != 3:
-        raise ParameterError(
-            f"compare trains a convolutional network; {split.name} has samples of shape {split.features}"
-        )
     bench = _Bench(split.test_x[:samples], split.test_y[:samples])
     shape, classes = split.features, len(split.classes)
     augment = random_affine(shift=2.0, degrees=10.0, scale=0.1)

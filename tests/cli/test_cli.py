@@ -150,7 +150,7 @@ def test_refusals_are_one_line_and_write_nothing(run, files: Path) -> None:
         "percentile": ("convert", "net.py:build", *data, "--percentile", 0, "--out", "x.h5"),
         "there is no folder": ("convert", "net.py:build", *data, "--out", "nowhere/x.h5"),
         "--steps": ("compare", "--steps", "64,16"),
-        "there is no row": ("compare", "--rows", "dense,magic", "--epochs", 1, "--out", "."),
+        "there is no row": ("compare", "--rows", "dense,magic", "--epochs", 1, "--out", "fresh"),
     }  # fmt: skip
     before = _digest(files)
     for expected, words in cases.items():
@@ -165,6 +165,7 @@ def test_refusals_are_one_line_and_write_nothing(run, files: Path) -> None:
         k: v for k, v in before.items() if "__pycache__" not in k
     }
     assert not (files / "canary").exists()
+    assert not (files / "fresh").exists()
 
 
 def test_every_refused_operation_in_one_message(run, files: Path) -> None:
