@@ -5,12 +5,13 @@ BIN := .venv/bin
 READY := .venv/ready
 LAVA_READY := .lava-venv/ready
 
-.PHONY: help setup lava demo test lint types suite benchmarks clean
+.PHONY: help setup lava demo test lint types suite benchmarks benchmarks-conversion clean
 
 help:
 	@echo "make demo        set up, run the main job on 5,000 real digits, write out/report.html"
 	@echo "make test        set up, run lint, types and the whole suite"
-	@echo "make benchmarks  set up, time what is claimed to be fast"
+	@echo "make benchmarks  set up, time the chips' simulators"
+	@echo "make benchmarks-conversion DATA=folder  train a ResNet-20 on CIFAR-10, measure every recipe on it"
 	@echo "make lava        set up lava-nc in its own Python 3.10, where one can be found"
 
 setup: $(READY) lava
@@ -56,7 +57,12 @@ suite: setup
 test: lint types suite
 
 benchmarks: setup
-	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; PYTHONPATH=. $(BIN)/python $$script || exit 1; done
+	@for script in loihi truenorth; do echo "== $$script"; PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_$$script.py || exit 1; done
+
+# Needs CIFAR-10 (DATA=folder) and trains a ResNet-20 first; PEER=python is an interpreter that has spikingjelly 2.0.
+benchmarks-conversion: setup
+	@$(BIN)/python tests/benchmarks/bench_conversion.py --data-root $(DATA) $(if $(PEER),--peer $(PEER))
+	@$(BIN)/python tests/benchmarks/bench_recipes.py --data-root $(DATA)
 
 clean:
 	rm -rf .venv .lava-venv out build *.egg-info

@@ -1,8 +1,26 @@
 """Networks in, spikes out."""
 
 from converters.convert import convert
+from converters.diagnose import diagnose
+from converters.diagnosis import Diagnosis
 from converters.prove import prove
-from converters.recipes import Exact, FirstSpike, RateCode
+from converters.recipes import (
+    QCFS,
+    Calibrated,
+    Exact,
+    FirstSpike,
+    Graded,
+    LocalThreshold,
+    OffsetSpikes,
+    RateCode,
+    ResidualPotential,
+    SigmaDelta,
+)
 from converters.spiking import activations_replaced
+from converters.tune import Candidate, Goal, Trial, Tuning, tune
 
-__all__ = ["Exact", "FirstSpike", "RateCode", "activations_replaced", "convert", "prove"]
+__all__ = [
+    "QCFS", "Calibrated", "Candidate", "Diagnosis", "Exact", "FirstSpike", "Goal", "Graded", "LocalThreshold",
+    "OffsetSpikes", "RateCode", "ResidualPotential", "SigmaDelta", "Trial", "Tuning", "activations_replaced", "convert",
+    "diagnose", "prove", "tune",
+]  # fmt: skip

@@ -28,4 +28,4 @@ def convert(graph: Graph, recipe: object, calibration: Tensor | None = None) -> 
         raise ParameterError(f"pass a recipe value, not its class: {recipe.__name__}()")
     if apply.dispatch(type(recipe)) is apply.dispatch(object):
         apply(recipe, graph, calibration)
-    return apply(recipe, legalise(graph), calibration)
+    return apply(recipe, legalise(graph, getattr(recipe, "spikes", True)), calibration)

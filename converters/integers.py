@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from converters.spiking import channel_shape, move_scales
+from converters.scales import channel_shape, compressed, move_scales, padded_factor
 from neuro.errors import UnsupportedNode
 from neuro.graph import Shape
-from neuro.nodes import Add, Affine, AvgPool, Concat, Conv, MaxPool, Pad, Scale
+from neuro.nodes import Add, Affine, AvgPool, Concat, Conv, ConvTranspose, MaxPool, Pad, Scale
 from neuro.rewrite import Builder
 
 FINE = 64
@@ -34,7 +34,7 @@ class Sum:
     alias: str
     scale: Tensor
     offset: Tensor
-    weighted: Affine | Conv | None = None
+    weighted: Affine | Conv | ConvTranspose | None = None
 
 
 class Integers:
@@ -52,7 +52,7 @@ class Integers:
             return found
         node = found.weighted
         step = self.step_of(name) if step is None else step
-        per_weight = step.reshape(-1, *(1,) * (node.weight.ndim - 1)).to(node.weight.dtype)
+        per_weight = node.per_output(step.reshape(-1).to(node.weight.dtype))
         weight = (node.weight / per_weight).round().clamp(-self.top, self.top).to(torch.int32)
         alias = self.builder.add(name, replace(node, weight=weight, bias=None), (found.alias,))
         self.builder.note(name, node.kind, f"integer {node.kind}", "weights per output channel, bias in the potential")
@@ -63,11 +63,13 @@ class Integers:
         """The step of the weights of each output channel, in the form of the features."""
         found = self.known[name]
         assert found.weighted is not None
-        weight, last = found.weighted.weight, isinstance(found.weighted, Affine)
-        largest = weight.reshape(len(weight), -1).abs().amax(1).double()
+        weight, last = found.weighted.by_output(), isinstance(found.weighted, Affine)
+        largest = weight.abs().amax(1).double()
         offset = found.offset.abs().double()
         offset = offset.reshape(-1, len(weight)).amax(0) if last else offset.reshape(len(weight), -1).amax(1)
-        step = torch.where(largest > 0, largest, largest.new_ones(())) / self.top
+        # Weights of one magnitude, as of sums and repetitions, are ones: integers stay small.
+        single = ((weight == 0) | (weight.abs() == weight.abs().amax(1, keepdim=True))).all(1)
+        step = torch.where(largest > 0, largest, largest.new_ones(())) / torch.where(single, 1, self.top)
         step = torch.maximum(step, offset / LARGEST_BIAS)
         dimensions = found.offset.ndim
         return step.reshape(*(1,) * (dimensions - 1), -1) if last else channel_shape(step, found.offset.shape)
@@ -88,7 +90,7 @@ class Integers:
         scaled = self.builder.add(f"{name}.scaled", Scale(factor), (found.alias,))
         return Sum(scaled, step, found.offset)
 
-    def weigh(self, name: str, source: str, node: Affine | Conv, shape: Shape) -> None:
+    def weigh(self, name: str, source: str, node: Affine | Conv | ConvTranspose, shape: Shape) -> None:
         """A weighted node: the scale of its input goes into its weights, its bias into the offset."""
         for find in (self.settled, self.uniform):
             found = find(source)
@@ -124,10 +126,13 @@ class Integers:
                 given = [self.uniform(sources[0])]
         silent = replace(node, value=0.0) if isinstance(node, Pad) else node
         alias = self.builder.add(name, silent, [found.alias for found in given])
-        filled = replace(node, value=1.0) if isinstance(node, Pad) else node
-        scales = (found.scale.expand(shape)[None] for found, shape in zip(given, shapes, strict=True))
+        scales = [found.scale.expand(shape) for found, shape in zip(given, shapes, strict=True)]
+        if isinstance(node, Pad):
+            scale = padded_factor(node, scales[0])
+        else:
+            scale = node.forward(*(part[None] for part in scales))[0]
         offset = node.forward(*(found.offset[None] for found in given))[0]
-        self.known[name] = Sum(alias, compressed(filled.forward(*scales)[0]), offset)
+        self.known[name] = Sum(alias, compressed(scale), offset)
 
     def scale(self, name: str, source: str, node: Scale, shape: Shape) -> None:
         """A factor goes into the scale, its sign into the integers."""
@@ -160,16 +165,18 @@ class Integers:
         given = [self.settled(source) for source in sources]
         if step is None:
             every = torch.stack([found.scale.expand(shape) for found in given])
-            step = compressed(torch.maximum(every.amin(0) / FINE, every.amax(0) / 2**16))
+            step = compressed(torch.maximum(_common_step(every), every.amax(0) / 2**16))
         parts = [self._on(found, step, source) for found, source in zip(given, sources, strict=True)]
         offset = torch.stack([found.offset for found in given]).sum(0)
         self.known[name] = Sum(self.builder.add(name, Add(), [part.alias for part in parts]), step, offset)
 
 
-def compressed(tensor: Tensor) -> Tensor:
-    """The same tensor with every dimension along which it is constant reduced to one."""
-    for dim in range(tensor.ndim):
-        first = tensor.narrow(dim, 0, 1)
-        if tensor.shape[dim] > 1 and bool((tensor == first).all()):
-            tensor = first
-    return tensor.contiguous()
+def _common_step(scales: Tensor) -> Tensor:
+    """The largest power-of-two part of the finest scale of which the others are multiples, to half a part in `FINE`."""
+    parts = 1
+    while True:
+        step = scales.amin(0) / parts
+        factor = scales / step
+        if parts == FINE or bool(((factor.round() - factor).abs() <= factor / (2 * FINE)).all()):
+            return step
+        parts *= 2

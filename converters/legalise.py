@@ -10,8 +10,9 @@ import math
 import torch
 
 from converters.fold import fold
+from converters.maxima import is_activation, maxima_by_relu
 from neuro.errors import UnsupportedNode
-from neuro.graph import Graph, Input, Node
+from neuro.graph import Graph, Input
 from neuro.nodes import (
     Add,
     Affine,
@@ -19,6 +20,7 @@ from neuro.nodes import (
     Clamp,
     Concat,
     Conv,
+    ConvTranspose,
     LeakyReLU,
     MaxPool,
     Pad,
@@ -31,17 +33,29 @@ from neuro.nodes import (
 )
 from neuro.rewrite import Builder, rebuild
 
-CONVERTIBLE = (Input, Affine, Conv, Scale, AvgPool, MaxPool, Reshape, Permute, Pad, Slice, Add, Concat, ReLU, Clamp)
+CONVERTIBLE = (
+    Input, Affine, Conv, ConvTranspose, Scale, AvgPool, MaxPool, Reshape, Permute, Pad, Slice, Add, Concat, ReLU, Clamp,
+)  # fmt: skip
 
 
-def is_activation(node: object) -> bool:
-    """Whether a legalised node becomes a population of neurons."""
-    return isinstance(node, ReLU | Clamp)
+def legalise(graph: Graph, spikes: bool = True) -> Graph:
+    """Fold, rewrite LeakyReLU and two-sided clamps by ReLU, take a last softmax away. All refusals in one message.
+
+    With `spikes` every max-pool is made to read spikes or the input, at the cost of populations of its own.
+    """
+    graph = fold(_by_relu(_activations_first(fold(graph))))
+    refused = [(name, node) for name, node in graph.nodes.items() if not isinstance(node, CONVERTIBLE)]
+    if refused:
+        lines = [f"  {name!r}: {node.kind} has no spiking form here{_hint(node.kind)}" for name, node in refused]
+        raise UnsupportedNode(f"{graph.name!r}: {len(refused)} node(s) cannot be converted:\n" + "\n".join(lines))
+    graph = maxima_by_relu(graph) if spikes else graph
+    if not any(is_activation(node) for node in graph.nodes.values()):
+        raise UnsupportedNode(f"{graph.name!r} has no ReLU to replace by neurons; a linear network needs no spikes")
+    return graph
 
 
-def legalise(graph: Graph) -> Graph:
-    """Fold, rewrite LeakyReLU and two-sided clamps by ReLU, take a last softmax away. All refusals in one message."""
-    graph = _activations_first(fold(graph))
+def _by_relu(graph: Graph) -> Graph:
+    """The same network with ReLU and Clamp(0, c) as its only activations, and without a last softmax."""
 
     def rule(builder: Builder, name: str) -> object:
         node = graph.nodes[name]
@@ -56,25 +70,19 @@ def legalise(graph: Graph) -> Graph:
             return None
         return builder.keep(name)
 
-    legal = rebuild(graph, rule)
-    refused = [(name, node) for name, node in legal.nodes.items() if not isinstance(node, CONVERTIBLE)]
-    if refused:
-        lines = [f"  {name!r}: {node.kind} has no spiking form here{_hint(node.kind)}" for name, node in refused]
-        raise UnsupportedNode(f"{graph.name!r}: {len(refused)} node(s) cannot be converted:\n" + "\n".join(lines))
-    if not any(is_activation(node) for node in legal.nodes.values()):
-        raise UnsupportedNode(f"{graph.name!r} has no ReLU to replace by neurons; a linear network needs no spikes")
-    return legal
+    return rebuild(graph, rule)
 
 
 def _activations_first(graph: Graph) -> Graph:
-    """Put a max-pool behind the activation that alone reads it: the maximum commutes with every rising function.
+    """Put a max-pool behind the clamp that alone reads it: the maximum commutes with every rising function.
 
-    A max-pool is exact on counts of spikes but not on currents that change in time.
+    A max-pool is exact on spikes but not on currents that change in time. Behind a LeakyReLU, which becomes two
+    populations, it would not see spikes.
     """
     trades = {
         pool: readers[0]
         for pool, readers in graph.targets.items()
-        if isinstance(graph.nodes[pool], MaxPool) and len(readers) == 1 and _rises(graph.nodes[readers[0]])
+        if isinstance(graph.nodes[pool], MaxPool) and len(readers) == 1 and is_activation(graph.nodes[readers[0]])
     }
     if not trades:
         return graph
@@ -91,13 +99,10 @@ def _activations_first(graph: Graph) -> Graph:
     return _activations_first(rebuild(graph, rule))
 
 
-def _rises(node: Node) -> bool:
-    return isinstance(node, ReLU | Clamp) or (isinstance(node, LeakyReLU) and node.slope >= 0)
-
-
 def _hint(kind: str) -> str:
     hints = {
         "Softmax": "; inside a network it has no rate; end the network there or use a ReLU gate",
+        **dict.fromkeys(("Sigmoid", "Tanh"), "; spikes carry no such curve: train with ReLU, Clamp(0, c) or Hardtanh"),
         "Experts": "; convert the router and each expert on their own",
         "IF": "; the network is spiking already: simulate or compile it",
         "LIF": "; the network is spiking already: simulate or compile it",

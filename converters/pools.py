@@ -1,13 +1,11 @@
-"""Pools and exact codes: averages go into the weights behind them, maxima must see spikes or the input."""
+"""Pools and exact codes: averages go into the weights behind them."""
 
 from __future__ import annotations
 
 import torch
 
-from converters.spiking import reads_spikes
-from neuro.errors import UnsupportedNode
-from neuro.graph import Graph, Input
-from neuro.nodes import Affine, AvgPool, Concat, MaxPool, Pad, Permute, Reshape, Slice
+from neuro.graph import Graph
+from neuro.nodes import Affine, AvgPool, Permute, Reshape
 from neuro.rewrite import Builder, rebuild
 
 MOST_WEIGHTS = 2**24
@@ -52,17 +50,3 @@ def averages_into_affine(graph: Graph) -> Graph:
         return None
 
     return rebuild(graph, rule) if merged else graph
-
-
-def check_pools(graph: Graph) -> None:
-    """Refuse max-pools of anything but spikes and the input: sums arrive in parts, whose maxima mean nothing."""
-    moves = (Input, Reshape, Permute, Slice, Concat, MaxPool, Pad)
-    constant: set[str] = set()
-    refused = []
-    for name, node in graph.nodes.items():
-        if isinstance(node, moves) and all(source in constant for source in graph.sources[name]):
-            constant.add(name)
-        elif isinstance(node, MaxPool) and not reads_spikes(graph, name):
-            refused.append(f"  {name!r}: MaxPool of sums of spikes; put an activation or an average pool before it")
-    if refused:
-        raise UnsupportedNode(f"{graph.name!r}: {len(refused)} node(s) cannot be converted:\n" + "\n".join(refused))

@@ -14,8 +14,13 @@ from neuro.graph import Graph
 from neuro.kernels import Kernel
 from neuro.nodes import CountThenFire, MaxCount
 from neuro.simulate import simulate
+from neuro.windows import duration
 
-BATCH = 16
+SERIES = 2**24
+"""Bytes that the spikes of one layer over all steps may take: beyond the caches memory costs more than arithmetic."""
+
+MOST = 64
+"""Samples compared at a time, at most."""
 
 
 class NotExact(NeuroError):
@@ -48,8 +53,10 @@ def prove(snn: Graph, x: Tensor, reference: Graph | None = None, kernel: Kernel 
         raise ParameterError(f"{snn.name!r} does not count in windows; convert with Exact(levels) to have a proof")
     plain = without_time(snn) if reference is None else reference
     totals = dict.fromkeys(layers, 0)
-    for first in range(0, len(x), BATCH):
-        part = x[first : first + BATCH]
+    widest = max(torch.Size(snn.shapes[name]).numel() for name in layers)
+    batch = min(MOST, max(1, SERIES // (4 * widest * (duration(snn) or 1))))
+    for first in range(0, len(x), batch):
+        part = x[first : first + batch]
         wanted: dict[str, Tensor] = {}
 
         def keep(name: str, value: Tensor, wanted: dict[str, Tensor] = wanted) -> None:

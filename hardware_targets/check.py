@@ -10,9 +10,9 @@ from hardware_targets.demand import Demand, graph_demand, program_demand
 from hardware_targets.loihi.program import Program
 from hardware_targets.place import allocate, require_loihi
 from hardware_targets.placement import NETWORK, Placement, Violation, core_limits
-from hardware_targets.shown import Sheet, Shown
 from neuro.errors import ParameterError
 from neuro.graph import Graph
+from neuro.shown import Sheet, Shown
 
 
 @dataclass(frozen=True)

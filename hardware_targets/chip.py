@@ -10,8 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
 
-from hardware_targets.shown import Sheet, Shown
 from neuro.errors import FileError, ParameterError
+from neuro.shown import Sheet, Shown
 
 Status = Literal["measured", "quoted", "modelled", "recalled", "assumed"]
 STATUSES: tuple[Status, ...] = get_args(Status)

@@ -27,6 +27,7 @@ from neuro.nodes import (
     AvgPool,
     Concat,
     Conv,
+    ConvTranspose,
     Neuron,
     Pad,
     Permute,
@@ -36,7 +37,7 @@ from neuro.nodes import (
     Slice,
 )
 
-LINEAR = (Affine, Conv, Scale, AvgPool, Reshape, Permute, Pad, Slice, Add, Concat)
+LINEAR = (Affine, Conv, ConvTranspose, Scale, AvgPool, Reshape, Permute, Pad, Slice, Add, Concat)
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,6 +266,14 @@ def _(node: Conv, shape: Shape) -> sp.csr_array:
     columns = np.broadcast_to((channel * pixels)[:, :, None] + where[tap, position], data.shape)
     used = data != 0
     return sp.csr_array((data[used], (rows[used], columns[used])), shape=(out * area, math.prod(shape)))
+
+
+@matrix_of.register
+def _(node: ConvTranspose, shape: Shape) -> sp.csr_array:
+    forth = Conv(node.weight, None, node.stride, node.padding, node.dilation, node.groups)
+    reach = forth.output_shape(node.output_shape(shape))
+    inside = np.arange(math.prod(reach)).reshape(reach)[tuple(slice(0, size) for size in shape)].ravel()
+    return sp.csr_array(matrix_of(forth, node.output_shape(shape)).T[:, inside])
 
 
 def _offset(graph: Graph, entry: str) -> np.ndarray:

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hardware_targets.chip import Chip
-from hardware_targets.shown import Sheet, Shown
 from neuro.errors import ParameterError, ShapeError
+from neuro.shown import Sheet, Shown
 
 NETWORK = "(whole network)"
 RESOURCES = {

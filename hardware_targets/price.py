@@ -13,10 +13,10 @@ from types import MappingProxyType
 from typing import Any
 
 from hardware_targets.chip import Chip, Quantity, Status, chips, load_chip, quantities, read_toml, worst
-from hardware_targets.shown import Sheet, Shown
 from neuro.counts import Counts, Tally
 from neuro.errors import MissingPrice, ParameterError
 from neuro.report.sheet import engineering
+from neuro.shown import Sheet, Shown
 
 FOLDER = Path(__file__).parent / "energy"
 OPERATIONS = ("macs", "accumulates", "additions", "multiplications", "comparisons", "exponentials")

@@ -6,7 +6,9 @@ Conventions, stated wherever the numbers are shown:
   included.
 - `effective_macs` leave out those whose input is zero (and the padding).
 - `accumulates` are additions that a binary spike causes: one for every non-zero weight it meets, borders respected.
-- Averages of spikes are graded: what reads them multiplies, but only where they are not zero.
+- Averages of spikes, and spikes that carry a number, are graded: what reads them multiplies, but only where they are
+  not zero.
+- `spikes` are events: a graded spike is one, whatever its value.
 - `updates` are neuron-steps: every neuron of a population at every step, whether it fires or not.
 - Memory words: `weight_words` read, `activation_words` read and written, `state_words` (membrane potentials) read and
   written. A dense layer reads each weight once per sample and each activation once per layer. An event-driven layer
@@ -18,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import singledispatch
 from weakref import WeakKeyDictionary
 
@@ -35,18 +37,23 @@ from neuro.nodes import (
     BatchNorm,
     Clamp,
     Conv,
+    ConvTranspose,
     Dequantise,
     Experts,
+    GradedSpiking,
     LeakyReLU,
     MaxPool,
     Neuron,
+    OffsetIF,
     Quantise,
     ReLU,
     Requantise,
     Scale,
+    Sigmoid,
     Softmax,
     Spiking,
     Staircase,
+    Tanh,
 )
 
 
@@ -122,12 +129,12 @@ def _fan_out(node: Node, shape: Shape) -> Tensor:
         return (node.factor != 0).to(torch.float64).expand(shape)
     if isinstance(node, AvgPool):
         return _windows_over(node, shape)
-    if not isinstance(node, Conv):
+    if not isinstance(node, Conv | ConvTranspose):
         raise TypeError(f"{node.kind} is no connection")
     ones = torch.ones(1, *shape, dtype=torch.float32, requires_grad=True)
     with torch.enable_grad():
         mask = (node.weight != 0).to(torch.float32)
-        reached = Conv(mask, None, node.stride, node.padding, node.dilation, node.groups).forward(ones)
+        reached = replace(node, weight=mask, bias=None).forward(ones)
         (gradient,) = torch.autograd.grad(reached.sum(), ones)
     return gradient[0].round().to(torch.float64)
 
@@ -195,7 +202,17 @@ def _(node: Conv, traffic: tuple[Traffic, ...], output: Shape) -> Tally:
 
 
 @tally.register
+def _(node: ConvTranspose, traffic: tuple[Traffic, ...], output: Shape) -> Tally:
+    used = int((node.weight != 0).sum())
+    return _connection(node, traffic[0], output, used, used * math.prod(traffic[0].shape[1:]), node.bias is not None)
+
+
+@tally.register
 def _(node: Scale, traffic: tuple[Traffic, ...], output: Shape) -> Tally:
+    if bool((node.factor == 1).all()) and not traffic[0].binary:
+        # A bias that differs from place to place: membranes add it, a dense engine too.
+        adding = node.offset is not None and not traffic[0].graded
+        return Tally(additions=math.prod(output) * traffic[0].presentations if adding else 0)
     return _connection(node, traffic[0], output, node.parameters, math.prod(output), node.offset is not None)
 
 
@@ -245,24 +262,32 @@ def _(node: Node, traffic: tuple[Traffic, ...], output: Shape) -> Tally:
     return Tally(multiplications=math.prod(output) * traffic[0].presentations)
 
 
-@tally.register
-def _(node: Softmax, traffic: tuple[Traffic, ...], output: Shape) -> Tally:
+@tally.register(Sigmoid)
+@tally.register(Tanh)
+@tally.register(Softmax)
+def _(node: Node, traffic: tuple[Traffic, ...], output: Shape) -> Tally:
     size = math.prod(output) * traffic[0].presentations
     return Tally(exponentials=size, additions=size, multiplications=size)
 
 
 def tally_neurons(node: Neuron, neurons: int, samples: int, steps: int, spikes: int, touched: int | None) -> Tally:
-    """What a population did: its updates, spikes and traffic of potentials (one read and one write per update)."""
-    updates = neurons * samples * steps
-    leaky = isinstance(node, LI | LIF)
+    """What a population did: its updates, spikes and traffic of potentials (one read and one write per update).
+
+    A graded spike divides the membrane by its threshold and subtracts the product. `OffsetIF` updates its neurons in
+    the warm-up too, compares once more there, and writes and reads every current that it keeps.
+    """
+    late = node.warmup if isinstance(node, OffsetIF) else 0
+    kept = neurons * samples * steps if late else 0
+    updates = neurons * samples * (steps + late)
+    products = updates if isinstance(node, LI | LIF) else 2 * spikes if isinstance(node, GradedSpiking) else 0
     return Tally(
         spikes=spikes,
         updates=updates,
         updates_active=updates if touched is None else touched,
         additions=updates,
-        multiplications=updates if leaky else 0,
-        comparisons=updates if isinstance(node, Spiking) else 0,
-        state_words=2 * updates,
+        multiplications=products,
+        comparisons=updates + neurons * samples * late if isinstance(node, Spiking | GradedSpiking) else 0,
+        state_words=2 * (updates + kept),
         activation_words=2 * spikes,
     )
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from neuro.graph import Graph, Input
+from collections.abc import Callable
+
+from neuro.graph import Graph, Input, Node
 from neuro.nodes import (
     Add,
     AvgPool,
     Concat,
+    GradedSpiking,
     MaxCount,
     MaxPool,
     Neuron,
+    OffsetIF,
     Pad,
     Permute,
     Pulse,
     RampFirstSpike,
     Reshape,
+    ResidualIF,
     Scale,
     Slice,
     Spiking,
@@ -30,11 +35,32 @@ def has_neurons(graph: Graph) -> bool:
 
 def depth(graph: Graph) -> int:
     """The largest number of spiking populations on a path: ticks before the last one of a pipelined chip answers."""
-    level: dict[str, int] = {}
+    return _longest(graph, lambda node: int(isinstance(node, Spiking | GradedSpiking | RampFirstSpike)))
+
+
+def _longest(graph: Graph, ticks_of: Callable[[Node], int]) -> int:
+    """The largest sum of ticks on a path to the output."""
+    latest: dict[str, int] = {}
     for name, node in graph.nodes.items():
-        below = max((level[source] for source in graph.sources[name]), default=0)
-        level[name] = below + isinstance(node, Spiking | RampFirstSpike)
-    return level[graph.output]
+        latest[name] = max((latest[source] for source in graph.sources[name]), default=0) + ticks_of(node)
+    return latest[graph.output]
+
+
+def lead(graph: Graph) -> int:
+    """Steps that the whole network takes before those that count: the warm-up of `ResidualIF`."""
+    return max((node.warmup for node in graph.nodes.values() if isinstance(node, ResidualIF)), default=0)
+
+
+def bits_per_event(graph: Graph) -> int:
+    """Bits of the widest event between populations: 1 for spikes, more for graded ones, 0 where nothing fires."""
+    graded = (node.bits for node in graph.nodes.values() if isinstance(node, GradedSpiking))
+    spiking = any(isinstance(node, Spiking | RampFirstSpike) for node in graph.nodes.values())
+    return max(graded, default=int(spiking))
+
+
+def rehearsal(graph: Graph) -> int:
+    """The longest warm-up of an `OffsetIF`: populations run at least so long, or what reads them could not rehearse."""
+    return max((node.warmup for node in graph.nodes.values() if isinstance(node, OffsetIF)), default=0)
 
 
 def _slots(graph: Graph) -> int:
@@ -46,24 +72,27 @@ def _slots(graph: Graph) -> int:
 def ticks(graph: Graph, steps: int) -> int:
     """Ticks from the first input to the answer: windows follow each other, other populations work side by side.
 
-    First spikes in continuous time have no ticks: their windows are counted.
+    First spikes in continuous time have no ticks: their windows are counted. Warm-ups take time: once for the whole
+    network (`lead`), or in each population whose clock runs late (`OffsetIF`), one after the other.
     """
     if duration(graph) is not None:
         return steps
     if slots := _slots(graph):
         return (depth(graph) + 1) * slots
-    return steps + depth(graph) if has_neurons(graph) else 1
+    steps += lead(graph)
+    late = _longest(graph, lambda node: node.warmup if isinstance(node, OffsetIF) else 0)
+    return steps + late + depth(graph) if has_neurons(graph) else 1
 
 
 def carries_spikes(graph: Graph, spiking_inputs: bool = False) -> set[str]:
     """Names whose output consists of events that all weigh the same: zeros and ones at every step, or first spikes."""
-    moves = (Reshape, Permute, Slice, Concat, MaxPool)
+    moves = (Reshape, Permute, Slice, Concat, MaxPool, MaxCount)
     binary: set[str] = set()
     for name, node in graph.nodes.items():
         from_spikes = all(source in binary for source in graph.sources[name])
         padded = isinstance(node, Pad) and node.value == 0
         if (
-            isinstance(node, Spiking | MaxCount | RampFirstSpike)
+            isinstance(node, Spiking | RampFirstSpike)
             or (isinstance(node, Input) and spiking_inputs)
             or ((isinstance(node, moves) or padded) and from_spikes)
         ):
@@ -72,13 +101,16 @@ def carries_spikes(graph: Graph, spiking_inputs: bool = False) -> set[str]:
 
 
 def carries_sums_of_spikes(graph: Graph, binary: set[str]) -> set[str]:
-    """Names whose output is zero wherever no spike of this step has a share in it: nothing there, no work."""
+    """Names whose output is zero wherever no spike of this step has a share in it: nothing there, no work.
+
+    Graded spikes and sums of spikes, that is; what reads them multiplies.
+    """
     graded = set(binary)
     for name, node in graph.nodes.items():
         unbiased = isinstance(node, Weighted) and node.bias is None
-        passing = isinstance(node, AvgPool | Add | Reshape | Permute | Slice | Concat | MaxPool)
+        passing = isinstance(node, AvgPool | Add | Reshape | Permute | Slice | Concat | MaxPool | MaxCount)
         scaled = (isinstance(node, Scale) and node.offset is None) or (isinstance(node, Pad) and node.value == 0)
         linear = (unbiased or passing or scaled) and all(source in graded for source in graph.sources[name])
-        if linear or isinstance(node, Pulse):
+        if linear or isinstance(node, Pulse | GradedSpiking):
             graded.add(name)
     return graded - binary

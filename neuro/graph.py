@@ -181,6 +181,10 @@ class Graph:
         """How many numbers all nodes store."""
         return sum(node.parameters for node in self.nodes.values())
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Other processes get the same value: the read-only mappings cannot be pickled as they are."""
+        return Graph, (dict(self.nodes), dict(self.sources), self.name, self.history)
+
     def edit(self, *changes: Change, **new: object) -> Graph:
         """This graph with other `nodes`, `sources` or `name`, and `changes` added to its history."""
         return replace(self, history=(*self.history, *changes), **new)  # type: ignore[arg-type]

@@ -16,7 +16,19 @@ from torch import Tensor
 
 from neuro import nodes as families
 from neuro.graph import Graph, Node, Shape
-from neuro.nodes import Affine, Clamp, Conv, Experts, Input, LeakyReLU, ReLU, Reshape, Spiking
+from neuro.nodes import (
+    Affine,
+    Clamp,
+    Conv,
+    ConvTranspose,
+    Experts,
+    GradedSpiking,
+    Input,
+    LeakyReLU,
+    ReLU,
+    Reshape,
+    Spiking,
+)
 
 WIDTH = 120
 """Columns of a terminal table, whatever the terminal: the same graph gives the same text."""
@@ -26,7 +38,7 @@ _ACTIVATIONS = {kind.__name__ for kind in (ReLU, Clamp, LeakyReLU)}
 _SPIKING = {
     kind.__name__
     for kind in vars(families).values()
-    if isinstance(kind, type) and issubclass(kind, Spiking) and kind is not Spiking
+    if isinstance(kind, type) and issubclass(kind, Spiking | GradedSpiking)
 }
 
 _STYLE = """<style>
@@ -141,6 +153,13 @@ def _(node: Conv) -> str:
 
 
 @details.register
+def _(node: ConvTranspose) -> str:
+    kernel = f"kernel {size_text(tuple(node.weight.shape[2:]))}, stride {size_text(node.stride)}"
+    groups = "" if node.groups == 1 else f", groups {node.groups}"
+    return kernel + groups + _without_bias(node) + _element_type(node.weight)
+
+
+@details.register
 def _(node: Affine) -> str:
     rows, columns = node.weight.shape
     return f"{columns} -> {rows}" + _without_bias(node) + _element_type(node.weight)
@@ -157,7 +176,7 @@ def _(node: Input | Reshape) -> str:
     return ""  # the output column says it all
 
 
-def _without_bias(node: Conv | Affine) -> str:
+def _without_bias(node: Conv | ConvTranspose | Affine) -> str:
     return ", no bias" if node.bias is None else ""
 
 

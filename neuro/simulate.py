@@ -10,9 +10,9 @@ import math
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,23 +20,30 @@ from torch import Tensor
 from neuro.counts import Counts, Tally, Traffic, experts_counts, tally, tally_neurons
 from neuro.dynamics import rest
 from neuro.errors import ParameterError, ShapeError
-from neuro.flow import carries_spikes, carries_sums_of_spikes, has_neurons, ticks
+from neuro.flow import carries_spikes, carries_sums_of_spikes, has_neurons, lead, rehearsal, ticks
 from neuro.graph import Graph, Input, Stateless
 from neuro.kernels import Kernel, run_steps
 from neuro.kernels.cpu import active
+from neuro.kernels.events import Value, dense
+from neuro.kernels.paths import Paths
+from neuro.kernels.spikes import Spikes
 from neuro.nodes import (
     Accumulate,
     Add,
     CountThenFire,
     Experts,
+    GradedSpiking,
     MaxCount,
+    MaxCountAgain,
     Neuron,
+    OffsetIF,
     Pulse,
     RampFirstSpike,
     Readout,
     Spiking,
     Weighted,
 )
+from neuro.warmup import run_late, shown_again
 from neuro.windows import carried_as_sums, check_steps, duration, spike_counts, unfolded
 
 Recordable = Literal["spikes", "v", "outputs", "counts"]
@@ -47,9 +54,10 @@ class Run:
     """What a simulation gave.
 
     `outputs` (batch, *features): the read-out at the last step, or the mean firing rate where the last node spikes.
-    `recordings["spikes"][node]` and `["v"][node]` are (time, batch, *features); `["outputs"]` holds the read-out after
-    every step under the name of the last node; `["counts"][node]` holds the spikes of each neuron over the whole run,
-    (1, batch, *features).
+    Recordings hold the steps that count, each population on its own clock; `counts` has the warm-up too.
+    `recordings["spikes"][node]` (graded spikes with their numbers) and `["v"][node]` are (time, batch, *features);
+    `["outputs"]` holds the read-out after every step under the name of the last node; `["counts"][node]` holds the
+    spikes of each neuron over the whole run, graded ones summed, (1, batch, *features).
     """
 
     outputs: Tensor
@@ -107,19 +115,28 @@ def simulate(
     without neurons runs once, as the plain network it is; one that counts in windows says itself how many steps it
     takes. `record` keeps "spikes", "v" (potentials after reset) or "outputs" of every step, or "counts" of spikes. The
     batch is cut so that the widest layers need at most `memory` bytes. `count=False` skips the counting.
+    `kernel` "auto" follows single spikes where these are few (sums of real weights then round in another order),
+    "events" wherever it can; "numba" and "reference" compute every sum densely.
     Raises ParameterError and ShapeError before any work.
     """
     steps, timed = _check(graph, x, steps)
     for wish in record:
         if wish not in ("spikes", "v", "outputs", "counts"):
             raise ParameterError(f"record takes 'spikes', 'v', 'outputs' and 'counts', got {wish!r}")
+    if kernel not in get_args(Kernel):
+        raise ParameterError(f"kernel must be 'auto', 'reference', 'numba' or 'events', got {kernel!r}")
     spiking_input = timed and bool(((x == 0) | (x == 1)).all())
     samples = x.shape[1] if timed else x.shape[0]
     if samples < 1:
         raise ShapeError(f"the input of {graph.name!r} holds no samples: {tuple(x.shape)}")
-    whole = _Chunk(graph, steps, tuple(record), kernel, spiking_input, count)
+    if steps < (longer := rehearsal(graph)):
+        series = x[torch.arange(longer) % steps] if timed else x
+        options = {"kernel": kernel, "memory": memory, "progress": progress, "count": count}
+        long = simulate(graph, series, steps=longer, record=[*record, "outputs"], **options)  # type: ignore[arg-type]
+        return _cut(graph, long, steps, "outputs" in record)
+    whole = _Chunk(graph, steps + lead(graph), tuple(record), kernel, spiking_input, count)
     size = _samples_per_chunk(graph, whole.rows, memory)
-    series = x if timed else x[None]
+    series = shown_again(x, lead(graph)) if timed else x[None]
     runs = []
     with torch.no_grad():
         for start in _bar(range(0, samples, size), progress, f"simulate {graph.name}"):
@@ -132,6 +149,17 @@ def simulate(
         for wish in runs[0].recordings
     }
     return Run(torch.cat([run.outputs for run in runs]), counts, recordings)
+
+
+def _cut(graph: Graph, run: Run, steps: int, kept: bool) -> Run:
+    """What the output says after `steps` of a longer run; the populations before it have run on for their readers."""
+    recordings = {wish: dict(found) for wish, found in run.recordings.items() if kept or wish != "outputs"}
+    output = run.recordings["outputs"][graph.output][:steps]
+    if kept:
+        recordings["outputs"][graph.output] = output
+    rate = isinstance(graph.nodes[graph.output], Spiking | GradedSpiking | MaxCount)
+    counts = replace(run.counts, steps=ticks(graph, steps))
+    return Run(output.mean(0) if rate else output[-1], counts, recordings)
 
 
 def _bar(items: range, progress: bool, title: str) -> Iterable[int]:
@@ -156,7 +184,8 @@ def plain_counts(graph: Graph, x: Tensor) -> Counts:
 class _Chunk:
     """One pass of a part of the batch through all nodes.
 
-    Values are (time, batch, *features), or (1, batch, *features) where they are constant or in `summed`.
+    Values are (time, batch, *features), or (1, batch, *features) where they are constant or in `summed`. Those that
+    populations take spike by spike stay `Spikes` and `Currents`.
     """
 
     graph: Graph
@@ -182,8 +211,19 @@ class _Chunk:
         return carried_as_sums(self.graph, self.binary, self.graded, self.count)
 
     @cached_property
+    def paths(self) -> Paths | None:
+        """What runs on events; None where every value is dense."""
+        timed = any(isinstance(node, RampFirstSpike) for node in self.graph.nodes.values())
+        dense_only = timed or self.windowed or self.lead or "v" in self.record or self.kernel in ("reference", "numba")
+        return None if dense_only else Paths(self.graph, self.binary, self.steps, self.kernel == "events")
+
+    @cached_property
     def windowed(self) -> bool:
         return duration(self.graph) is not None
+
+    @cached_property
+    def lead(self) -> int:
+        return lead(self.graph)
 
     @property
     def rows(self) -> int:
@@ -195,62 +235,73 @@ class _Chunk:
         graph, batch = self.graph, x.shape[1]
         binary, graded, summed = self.binary, self.graded, self.summed
         waiting = {name: len(readers) for name, readers in graph.targets.items()}
-        values: dict[str, Tensor] = {}
+        values: dict[str, Value] = {}
         flows: dict[str, Traffic] = {}
         tallies: dict[str, Tally] = {}
         recordings: dict[str, dict[str, Tensor]] = {wish: {} for wish in self.record}
         for name, node in graph.nodes.items():
-            given = [values[source] for source in graph.sources[name]]
+            arrived = [values[source] for source in graph.sources[name]]
+            followed = None if self.paths is None else self.paths.follow(name, node, arrived)
+            given = [] if followed is not None else [dense(value) for value in arrived]
             if name in summed and isinstance(node, Stateless | MaxCount):
                 given = [value.sum(0, keepdim=True) if len(value) > 1 else value for value in given]
             if isinstance(node, Input):
                 values[name] = x
                 tallies[name] = Tally(spikes=int(x.sum())) if self.spiking_input else Tally()
             elif isinstance(node, Neuron):
-                values[name] = self._neurons(name, node, given[0], recordings)
+                value = self._neurons(name, node, given[0], recordings) if followed is None else followed
+                self._record(name, node, value, recordings)
+                values[name] = value
                 if self.count and not isinstance(node, Pulse):
                     flows[name] = self._traffic(name, values[name])
-                    fired = int(flows[name].active.sum()) if name in binary else 0
+                    fired = int(flows[name].active.sum()) if name in binary or name in graded else 0
                     size, batch = math.prod(graph.shapes[name]), x.shape[1]
                     tallies[name] = tally_neurons(node, size, batch, self.steps, fired, None)
             elif isinstance(node, Stateless):
                 silent = self.windowed and (name in binary or name in graded)
-                values[name] = (_forward_live if silent else _forward)(node, self._averaged(name, given))
+                forward = _forward_live if silent else _forward
+                values[name] = forward(node, self._averaged(name, given)) if followed is None else followed
                 if self.count:
                     if isinstance(node, RampFirstSpike):
                         flows[name] = self._traffic(name, values[name])
-                        fired = int(flows[name].active.sum())
+                        fired, updates = int(flows[name].active.sum()), dense(values[name]).numel()
                         tallies[name] = Tally(
-                            spikes=fired, updates=values[name].numel(), comparisons=values[name].numel(),
-                            state_words=2 * values[name].numel(), activation_words=2 * fired,
+                            spikes=fired, updates=updates, comparisons=updates, state_words=2 * updates,
+                            activation_words=2 * fired,
                         )  # fmt: skip
                     elif isinstance(node, Experts):
                         tallies[name] = experts_counts(node, given[0].flatten(0, 1))
                     elif not self._joins_currents(name):
-                        for source, value in zip(graph.sources[name], given, strict=True):
+                        for source, entered in zip(graph.sources[name], given or arrived, strict=True):
                             if source not in flows:
-                                flows[source] = self._traffic(source, value)
+                                flows[source] = self._traffic(source, entered)
                         seen = tuple(flows[source] for source in graph.sources[name])
                         tallies[name] = tally(node, seen, graph.shapes[name])
+            if self.paths is not None:
+                values[name] = self.paths.as_bits(name, values[name])
             for source in graph.sources[name]:
                 waiting[source] -= 1
                 if not waiting[source]:
                     del values[source]
                     flows.pop(source, None)
-        output = values[graph.output]
+        output = dense(values[graph.output])
         if "outputs" in self.record:
-            recordings["outputs"][graph.output] = output.expand(self.steps, *output.shape[1:])
+            recordings["outputs"][graph.output] = output.expand(self.steps, *output.shape[1:])[self.lead :]
         last = graph.nodes[graph.output]
-        final = output.mean(0) if isinstance(last, Spiking | MaxCount) else output[-1]
+        final = output[self.lead :].mean(0) if isinstance(last, Spiking | GradedSpiking | MaxCount) else output[-1]
         precision = (
             "int8"
             if any(not t.is_floating_point() for n in graph.nodes.values() for _, t in n.tensors())
             else "float32"
         )
-        return Run(final, Counts(batch, ticks(graph, self.steps), tallies, precision), recordings)
+        return Run(final, Counts(batch, ticks(graph, self.steps - self.lead), tallies, precision), recordings)
 
-    def _traffic(self, name: str, value: Tensor) -> Traffic:
+    def _traffic(self, name: str, value: Value) -> Traffic:
         binary = name in self.binary
+        if isinstance(value, Spikes):
+            often = value.often
+            return Traffic(tuple(often.shape), often, value.steps * value.batch, binary, name in self.graded)
+        value = dense(value)
         often = value.sum((0, 1)) if binary and name in self.summed else active(value)
         presentations = value.shape[0] * value.shape[1]
         return Traffic(tuple(value.shape[2:]), often, presentations, binary, name in self.graded)
@@ -277,7 +328,7 @@ class _Chunk:
         keep = "v" in self.record
         if isinstance(node, Readout) and not keep and "outputs" not in self.record:
             value = _mean_current(node, current, self.steps)
-        elif isinstance(node, MaxCount) and not keep:
+        elif isinstance(node, MaxCount) and not keep and not isinstance(node, MaxCountAgain):
             value = _count_maxima(node, current, self.steps if name not in self.summed else 1)
         elif isinstance(node, Pulse) and name in self.summed:
             value = current[:1]
@@ -286,16 +337,26 @@ class _Chunk:
             value = value if name in self.summed else unfolded(node, value, self.steps)
         elif isinstance(node, Accumulate) and not keep and "outputs" not in self.record:
             value = node.v0 + current.sum(0, keepdim=True)
+        elif isinstance(node, OffsetIF):
+            value, potentials = run_late(node, current, self.steps, keep, self.kernel)
+            if potentials is not None:
+                recordings["v"][name] = potentials[self.lead :]
         else:
             state = rest(node, batch, shape, current.dtype)
             _, value, potentials = run_steps(node, state, current, self.steps, keep, self.kernel)
             if potentials is not None:
-                recordings["v"][name] = potentials
-        if isinstance(node, Spiking | MaxCount) and "spikes" in self.record:
-            recordings["spikes"][name] = value.to(torch.bool)
-        if isinstance(node, Spiking | MaxCount) and "counts" in self.record:
-            recordings["counts"][name] = value.sum(0, keepdim=True).to(torch.int32)
+                recordings["v"][name] = potentials[self.lead :]
         return value
+
+    def _record(self, name: str, node: Neuron, value: Value, recordings: dict[str, dict[str, Tensor]]) -> None:
+        if not isinstance(node, Spiking | GradedSpiking | MaxCount):
+            return
+        if "spikes" in self.record:
+            told = dense(value)[self.lead :]
+            recordings["spikes"][name] = told.to(torch.bool) if name in self.binary else told
+        if "counts" in self.record:
+            total = value.counts if isinstance(value, Spikes) else dense(value)[self.lead :].sum(0, keepdim=True)
+            recordings["counts"][name] = total.to(torch.int32)
 
 
 def _mean_current(node: Readout, current: Tensor, steps: int) -> Tensor:

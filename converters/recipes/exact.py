@@ -6,18 +6,19 @@ The spiking network equals a quantised network in integers bit for bit (`convert
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from converters.calibrate import BATCH, by_channel, check_calibration
+from converters.calibrate import by_channel, check_calibration, drawn, forward
 from converters.convert import apply
-from converters.integers import Integers, Sum, compressed
-from converters.legalise import is_activation
-from converters.pools import averages_into_affine, check_pools
-from converters.spiking import channel_shape
+from converters.integers import Integers, Sum
+from converters.least_squares import refit
+from converters.maxima import is_activation
+from converters.pools import averages_into_affine
+from converters.scales import channel_shape, compressed
 from neuro.errors import ParameterError, UnsupportedNode
 from neuro.graph import Graph, Input, Shape, Stateless
 from neuro.nodes import (
@@ -27,6 +28,7 @@ from neuro.nodes import (
     AvgPool,
     Concat,
     Conv,
+    ConvTranspose,
     CountThenFire,
     Dequantise,
     MaxCount,
@@ -45,6 +47,9 @@ from neuro.rewrite import Builder, rebuild
 MOVES = (Reshape, Permute, Slice, Pad, Concat, MaxPool)
 INPUT_BITS = 8
 LARGEST_THETA = 2**30
+PLACES = 8192
+"""Values of each channel that set its threshold."""
+
 SHARES = torch.linspace(1.0, 0.2, 41, dtype=torch.float64)
 """Thresholds tried, as shares of the largest activation over `levels`."""
 
@@ -53,22 +58,26 @@ SHARES = torch.linspace(1.0, 0.2, 41, dtype=torch.float64)
 class Exact:
     """Integrate for a window of `levels` steps, then emit the count: clip(floor((v0 + sum) / theta), 0, levels).
 
-    Weights are integers of `weight_bits` per output channel. Per channel, from calibration data and layer by layer: the
-    mean of the membrane is set to that of the original network (bias correction, Li et al. 2021 [recalled], "light");
-    the threshold and the worth of one spike minimise the squared distance to the original activation (MMSE). Biases,
-    and the half threshold that rounds, are the initial potential. The input is presented once, in 8-bit integers.
-    correct_bias: whether the means are corrected.
+    Weights are integers of `weight_bits` per output channel. Thresholds and the worth of one spike minimise, per
+    channel, the squared distance to the original activation on calibration data (MMSE). Biases, and the half threshold
+    that rounds, are the initial potential. The input is presented once, in 8-bit integers.
+    calibrate: what else is set from the calibration data, layer by layer on the integers that really arrive. "bias":
+    the mean of every membrane is that of the original network (Li et al. 2021, SNN calibration, "light" [recalled]).
+    "weights": the weights are refitted too, so that what the activation sees is the original sum; the last summand of
+    an addition makes up for what the others lack (`least_squares.refit`). "none": nothing.
     """
 
     levels: int = 16
     weight_bits: int = 8
-    correct_bias: bool = True
+    calibrate: Literal["none", "bias", "weights"] = "weights"
 
     def __post_init__(self) -> None:
         if not 1 <= self.levels <= 2**16:
             raise ParameterError(f"Exact: levels must lie in 1..65536, got {self.levels}")
         if not 2 <= self.weight_bits <= 16:
             raise ParameterError(f"Exact: weight_bits must lie in 2..16, got {self.weight_bits}")
+        if self.calibrate not in ("none", "bias", "weights"):
+            raise ParameterError(f"Exact: calibrate must be 'none', 'bias' or 'weights', got {self.calibrate!r}")
 
 
 @apply.register
@@ -79,23 +88,33 @@ def _(recipe: Exact, plain: Graph, calibration: Tensor | None) -> Graph:
 def quantised(recipe: Exact, plain: Graph, x: Tensor) -> Graph:
     """The quantised network in integers, without time, that the spiking network equals; x calibrates it."""
     plain = averages_into_affine(plain)
-    check_pools(plain)
     builder = Builder(plain)
     integers = Integers(builder, recipe.weight_bits)
-    seen = _Seen(builder, plain, integers.known, x)
+    seen = _Seen(builder, plain, integers, x)
+
+    def summand(name: str) -> bool:
+        """Whether an addition alone reads a node."""
+        readers = plain.targets[name]
+        return len(readers) == 1 and isinstance(plain.nodes[readers[0]], Add)
+
     for name, node in plain.nodes.items():
         given = plain.sources[name]
         shapes = [plain.shapes[source] for source in given]
         seen.advance(name)
         if isinstance(node, Input):
             integers.known[name] = _input(builder, name, node, x)
-        elif isinstance(node, Affine | Conv):
+        elif isinstance(node, Affine | Conv | ConvTranspose):
             integers.weigh(name, given[0], node, shapes[0])
+            if recipe.calibrate == "weights" and not summand(name):
+                seen.refit(name, name)
         elif is_activation(node):
             integers.known[name] = _population(builder, recipe, name, integers.settled(given[0]), seen)
         elif isinstance(node, AvgPool):
             integers.average(name, given[0], node, shapes[0])
         elif isinstance(node, Add):
+            if recipe.calibrate == "weights":
+                for source in filter(summand, given):
+                    seen.refit(source, name)
             integers.add(name, given, shapes[0])
         elif isinstance(node, Scale):
             integers.scale(name, given[0], node, shapes[0])
@@ -103,11 +122,12 @@ def quantised(recipe: Exact, plain: Graph, x: Tensor) -> Graph:
             integers.move(name, given, node, shapes)  # type: ignore[arg-type]
         else:
             raise UnsupportedNode(f"{node.kind} {name!r} has no integer form here")
+        seen.keep(name)
     last, shape = integers.settled(plain.output), plain.shapes[plain.output]
     if compressed(last.scale.expand(shape)).numel() not in (1, shape[0]) or last.scale.shape[1:].numel() > 1:
         last = integers.uniform(plain.output)
     offset = last.offset.double()
-    if recipe.correct_bias:
+    if recipe.calibrate != "none":
         gap = (seen.real[plain.output].double() - seen.of(last.alias) * last.scale - offset).mean(0)
         offset = offset + channel_shape(gap.reshape(shape[0], -1).mean(1), shape)
     bias = _in_steps(offset, last.scale, "Accumulate")
@@ -136,26 +156,21 @@ def _input(builder: Builder, name: str, node: Input, x: Tensor) -> Sum:
 class _Seen:
     """Values on the calibration data: of the plain network, and of the integers built so far; dropped once read."""
 
-    def __init__(self, builder: Builder, plain: Graph, known: Mapping[str, Sum], x: Tensor) -> None:
-        self.builder, self.plain, self.known, self.x = builder, plain, known, x
+    def __init__(self, builder: Builder, plain: Graph, built: Integers, x: Tensor) -> None:
+        self.builder, self.plain, self.built, self.x = builder, plain, built, x
         self.real: dict[str, Tensor] = {}
         self.integers: dict[str, Tensor] = {}
         self.waiting = {name: len(readers) for name, readers in plain.targets.items()}
-
-    @staticmethod
-    def _forward(node: Stateless, given: list[Tensor]) -> Tensor:
-        with torch.no_grad():
-            return torch.cat([node.forward(*part) for part in zip(*(g.split(BATCH) for g in given), strict=True)])
 
     def advance(self, name: str) -> None:
         """Go on to a node of the plain network; what no node from here on reads is forgotten."""
         for old in [old for old, readers in self.waiting.items() if not readers and old in self.real]:
             del self.real[old]
-        live = {found.alias for old, found in self.known.items() if old in self.real}
+        live = {found.alias for old, found in self.built.known.items() if old in self.real}
         self.integers = {alias: value for alias, value in self.integers.items() if alias in live}
         node = self.plain.nodes[name]
         given = [self.real[source] for source in self.plain.sources[name]]
-        self.real[name] = self._forward(node, given) if isinstance(node, Stateless) else self.x
+        self.real[name] = forward(node, *given) if isinstance(node, Stateless) else self.x
         for source in self.plain.sources[name]:
             self.waiting[source] -= 1
 
@@ -164,8 +179,36 @@ class _Seen:
         if alias not in self.integers:
             node = self.builder.nodes[alias]
             given = [self.of(source) for source in self.builder.sources[alias]]
-            self.integers[alias] = self._forward(node, given) if isinstance(node, Stateless) else self.x
+            self.integers[alias] = forward(node, *given) if isinstance(node, Stateless) else self.x
         return self.integers[alias]
+
+    def keep(self, name: str) -> None:
+        """Work out the integers of a node of the plain network while those before it are still there."""
+        if self.built.known[name].weighted is None:
+            self.of(self.built.known[name].alias)
+
+    def value(self, name: str) -> Tensor:
+        """What the integers of a node of the plain network are worth."""
+        found = self.built.known[name]
+        if found.weighted is None:
+            return self.of(found.alias) * found.scale.float() + found.offset.float()
+        return forward(found.weighted, self.of(found.alias)) + found.offset.float()
+
+    def refit(self, name: str, total: str) -> None:
+        """Give a weighted node the weights with which `total`, itself or a sum, is what it was in the original network.
+
+        The other summands are what they are in the new network.
+        """
+        node, (source,) = self.plain.nodes[name], self.plain.sources[name]
+        if not isinstance(node, Affine | Conv):
+            return
+        rest = [self.value(other) for other in self.plain.sources[total] if total != name != other]
+        rectified = all(is_activation(self.plain.nodes[reader]) for reader in self.plain.targets[total])
+        fitted = refit(
+            node, self.value(source), self.real[total], rectified=rectified and bool(self.plain.targets[total]),
+            rest=torch.stack(rest).sum(0) if rest else None,
+        )  # fmt: skip
+        self.built.weigh(name, source, fitted, self.plain.shapes[source])
 
 
 def _population(builder: Builder, recipe: Exact, name: str, membrane: Sum, seen: _Seen) -> Sum:
@@ -173,19 +216,21 @@ def _population(builder: Builder, recipe: Exact, name: str, membrane: Sum, seen:
     plain = seen.plain
     shape: Shape = plain.shapes[name]
     (source,) = plain.sources[name]
-    sums = seen.of(membrane.alias)
-    wanted = by_channel(seen.real[name], True).double()
-    reached = by_channel((sums * membrane.scale + membrane.offset).float(), True).double()
+
+    def some(values: Tensor) -> Tensor:
+        return drawn(by_channel(values, True), PLACES)
+
+    wanted, reached = some(seen.real[name]), some(seen.value(source))
     offset = membrane.offset.double()
-    if recipe.correct_bias:
-        gap = by_channel(seen.real[source], True).double().mean(1) - reached.mean(1)
-        offset, reached = offset + channel_shape(gap, shape), reached + gap[:, None]
+    if recipe.calibrate != "none":
+        gap = (some(seen.real[source]) - reached).double().mean(1)
+        offset, reached = offset + channel_shape(gap, shape), reached + gap.float()[:, None]
     theta = channel_shape(best_threshold(reached, wanted, recipe.levels), shape)
     steps = (theta / membrane.scale).round().clamp(1, LARGEST_THETA)
     v0 = _in_steps(offset + steps * membrane.scale / 2, membrane.scale, name)
     stairs = Staircase(compressed(steps.to(torch.int32)), v0, recipe.levels)
     alias = builder.add(name, stairs, (membrane.alias,))
-    counts = by_channel(seen.of(alias), True).double()
+    counts = some(seen.of(alias)).double()
     worth = (counts * wanted).sum(1) / (counts * counts).sum(1).clamp(min=1)
     low, high = 0.5 * theta.reshape(-1), 1.5 * theta.reshape(-1)
     worth = torch.where(worth > 0, worth.clamp(low, high), theta.reshape(-1))
@@ -199,8 +244,7 @@ def best_threshold(reached: Tensor, wanted: Tensor, levels: int) -> Tensor:
     For a given theta the best worth of a spike is <n, wanted> / <n, n>. Rows that are never active get the largest.
     reached, wanted (channels, samples).
     """
-    stride = max(1, reached.shape[1] // 20_000)
-    reached, wanted = reached[:, ::stride].float(), wanted[:, ::stride].float()
+    reached, wanted = (drawn(rows, PLACES).float() for rows in (reached, wanted))
     largest = wanted.amax(1).double()
     best, least = largest / levels, torch.full_like(largest, torch.inf)
     for share in SHARES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -50,6 +51,7 @@ class Integer:
     """
 
     bits: int = 8
+    spikes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from converters.calibrate import activations, by_channel, check_calibration, percentile
+from converters.calibrate import check_calibration, mmse, percentiles, sampled
 from converters.convert import apply
-from converters.spiking import channel_shape, spiking_graph
+from converters.scales import channel_shape
+from converters.spiking import spiking_graph
 from neuro.errors import ParameterError
 from neuro.graph import Graph
 from neuro.nodes import IF, Clamp, Neuron, Readout
@@ -20,8 +22,9 @@ from neuro.nodes import IF, Clamp, Neuron, Readout
 class RateCode:
     """Integrate-and-fire neurons with soft reset; thresholds from the activations on calibration data.
 
-    percentile: the share (in %) of a channel's activations that the threshold covers; 100 is the maximum
-    (Diehl et al. 2015). 99.9 is from Rueckauer et al. 2017, sec. 2.2.2. per_channel: one threshold per channel
+    thresholds: "percentile", or "mmse" for the least squared error of the rate after `steps` steps of constant input
+    (Li et al. 2021). percentile: the share (in %) of a channel's activations that the threshold covers; 100 is the
+    maximum (Diehl et al. 2015). 99.9 is from Rueckauer et al. 2017, sec. 2.2.2. per_channel: one threshold per channel
     (Kim et al. 2020, Spiking-YOLO, sec. 3.1) or one per layer. v0: initial potential in thresholds; 0.5 turns floor
     into round (Deng and Gu 2021, sec. 4). reset: "subtract" keeps what lies above the threshold (Rueckauer et al. 2017,
     eq. 4). readout_start: steps after which the read-out begins to integrate.
@@ -32,6 +35,8 @@ class RateCode:
     v0: float = 0.5
     reset: Literal["subtract", "zero"] = "subtract"
     readout_start: int = 0
+    thresholds: Literal["percentile", "mmse"] = "percentile"
+    steps: int = 32
 
     def __post_init__(self) -> None:
         if not 0 < self.percentile <= 100:
@@ -42,30 +47,41 @@ class RateCode:
             raise ParameterError(f"RateCode: reset must be 'subtract' or 'zero', got {self.reset!r}")
         if self.readout_start < 0:
             raise ParameterError(f"RateCode: readout_start must be >= 0, got {self.readout_start}")
+        if self.thresholds not in ("percentile", "mmse"):
+            raise ParameterError(f"RateCode: thresholds must be 'percentile' or 'mmse', got {self.thresholds!r}")
+        if self.steps < 1:
+            raise ParameterError(f"RateCode: steps must be >= 1, got {self.steps}")
 
 
-def rate_neurons(plain: Graph, thresholds: dict[str, Tensor], recipe: RateCode) -> dict[str, tuple[Neuron, Tensor]]:
-    """IF populations for all activations. A channel that was never active gets the layer's largest threshold.
+def usable(theta: Tensor, node: object) -> Tensor:
+    """Thresholds per channel that neurons can have.
 
-    Clamp(0, c) needs no more than a threshold of at most c: a rate cannot exceed one spike per step.
+    A channel that was never active (0) gets the layer's largest. Clamp(0, c) needs no more than a threshold of at most
+    c: a rate cannot exceed one spike per step.
     """
+    largest = theta.max()
+    theta = torch.where(theta > 0, theta, largest if largest > 0 else torch.tensor(1.0))
+    return theta.clamp(max=node.high) if isinstance(node, Clamp) else theta
+
+
+def rate_neurons(
+    plain: Graph, thresholds: Mapping[str, Tensor], v0: float = 0.5, reset: Literal["subtract", "zero"] = "subtract"
+) -> dict[str, tuple[Neuron, Tensor]]:
+    """IF populations, started at v0 thresholds, for activations with thresholds[name] (channels or 1)."""
     neurons: dict[str, tuple[Neuron, Tensor]] = {}
-    for name, theta in thresholds.items():
-        node = plain.nodes[name]
-        largest = theta.max()
-        theta = torch.where(theta > 0, theta, largest if largest > 0 else torch.tensor(1.0))
-        if isinstance(node, Clamp):
-            theta = theta.clamp(max=node.high)
-        theta = channel_shape(theta, plain.shapes[name])
-        neurons[name] = (IF(theta, recipe.v0 * theta, recipe.reset), theta)
+    for name, each in thresholds.items():
+        theta = channel_shape(usable(each, plain.nodes[name]), plain.shapes[name])
+        neurons[name] = (IF(theta, v0 * theta, reset), theta)
     return neurons
 
 
 @apply.register
 def _(recipe: RateCode, plain: Graph, calibration: Tensor | None) -> Graph:
     x = check_calibration(plain, calibration)
-    kept = activations(plain, x, lambda name, value: value)
-    thresholds = {
-        name: percentile(by_channel(value, recipe.per_channel), recipe.percentile) for name, value in kept.items()
-    }
-    return spiking_graph(plain, rate_neurons(plain, thresholds, recipe), Readout(recipe.readout_start))
+    if recipe.thresholds == "percentile":
+        thresholds = percentiles(plain, x, recipe.percentile, recipe.per_channel)
+    else:
+        kept = sampled(plain, x, recipe.per_channel)
+        thresholds = {name: mmse(values, recipe.steps, recipe.v0) for name, values in kept.items()}
+    neurons = rate_neurons(plain, thresholds, recipe.v0, recipe.reset)
+    return spiking_graph(plain, neurons, Readout(recipe.readout_start))

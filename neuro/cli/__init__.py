@@ -14,6 +14,7 @@ from neuro.cli.compare import compare, demo
 from neuro.cli.convert import convert
 from neuro.cli.data import data
 from neuro.cli.deploy import check, deploy
+from neuro.cli.diagnose import diagnose
 from neuro.cli.inspect import inspect
 from neuro.cli.replay import replay
 from neuro.cli.simulate import simulate
@@ -26,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for command in (demo, convert, simulate, check, deploy, compare, inspect, replay, chips, data):
+for command in (demo, convert, diagnose, simulate, check, deploy, compare, inspect, replay, chips, data):
     app.command()(command)
 
 

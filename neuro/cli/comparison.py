@@ -21,7 +21,7 @@ from neuro.counts import Counts, active_parameters
 from neuro.datasets import Split
 from neuro.errors import ParameterError
 from neuro.graph import Graph
-from neuro.nodes import Spiking
+from neuro.nodes import GradedSpiking, Spiking
 from neuro.report import Provenance, Row
 from neuro.simulate import Run, simulate
 from neuro.trace import trace
@@ -71,7 +71,7 @@ class _Bench:
         notes: tuple[str, ...] = (),
         stored: int | None = None,
     ) -> None:
-        spiking = any(isinstance(node, Spiking) for node in graph.nodes.values())
+        spiking = any(isinstance(node, Spiking | GradedSpiking) for node in graph.nodes.values())
         words = graph.parameters if stored is None else stored
         bills = {"A": price(counts, "45nm"), "B": price(counts, "45nm-memory", stored_words=words)}
         if chip is not None:

@@ -10,12 +10,16 @@ from neuro.nodes.activations import (
     Quantise,
     ReLU,
     Requantise,
+    Sigmoid,
     Softmax,
     Staircase,
+    Tanh,
 )
+from neuro.nodes.corrected import Corrected, MaxCountAgain, OffsetIF, ResidualIF
 from neuro.nodes.experts import Experts
 from neuro.nodes.first_spike import RampFirstSpike
-from neuro.nodes.linear import Affine, BatchNorm, Conv, Scale, Weighted
+from neuro.nodes.graded import Delta, Differences, GradedIF, GradedSpiking, Sigma, SigmaDeltaReLU
+from neuro.nodes.linear import Affine, BatchNorm, Conv, ConvTranspose, Scale, Weighted
 from neuro.nodes.merging import Add, Concat
 from neuro.nodes.neurons import (
     IF,
@@ -31,10 +35,13 @@ from neuro.nodes.neurons import (
 )
 from neuro.nodes.pooling import AvgPool, MaxPool
 from neuro.nodes.reshaping import Pad, Permute, Reshape, Slice
+from neuro.nodes.synaptic import Alpha, Decaying, Leaky, Synaptic
 
 __all__ = [
     "IF", "LI", "LIF", "Accumulate", "Add", "Affine", "AvgPool", "BatchNorm", "Clamp", "Concat", "Conv",
-    "CountThenFire", "Dequantise", "Dropout", "Elementwise", "Experts", "Input", "LeakyReLU", "MaxCount", "MaxPool",
-    "Neuron", "Node", "Pad", "Permute", "Pulse", "Quantise", "RampFirstSpike", "ReLU", "Readout", "Requantise",
-    "Reshape", "Scale", "Slice", "Softmax", "Spiking", "Staircase", "Stateless", "Weighted",
+    "ConvTranspose", "Corrected", "CountThenFire", "Delta", "Dequantise", "Differences", "Dropout", "Elementwise",
+    "Experts", "GradedIF", "GradedSpiking", "Input", "LeakyReLU", "MaxCount", "MaxCountAgain", "MaxPool", "Neuron",
+    "Node", "OffsetIF", "Pad", "Permute", "Pulse", "Quantise", "RampFirstSpike", "ReLU", "Readout", "Requantise",
+    "Reshape", "ResidualIF", "Scale", "Sigma", "SigmaDeltaReLU", "Sigmoid", "Slice", "Softmax", "Spiking", "Staircase",
+    "Stateless", "Tanh", "Weighted",
 ]  # fmt: skip

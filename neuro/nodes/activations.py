@@ -55,6 +55,22 @@ class LeakyReLU(Elementwise):
 
 
 @dataclass(frozen=True, eq=False)
+class Sigmoid(Elementwise):
+    """y = 1 / (1 + exp(-x))."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].sigmoid()
+
+
+@dataclass(frozen=True, eq=False)
+class Tanh(Elementwise):
+    """y = (exp(x) - exp(-x)) / (exp(x) + exp(-x))."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].tanh()
+
+
+@dataclass(frozen=True, eq=False)
 class Dropout(Elementwise):
     """Identity in inference; in training each element is zeroed with probability p and the rest divided by 1 - p."""
 

@@ -26,6 +26,18 @@ class Weighted(Stateless):
             raise ShapeError(f"{self.kind}: integer weights need integer input; put a Quantise node before it")
         return torch.int32
 
+    def by_output(self) -> Tensor:
+        """The weights that reach each output channel, (out, anything)."""
+        return self.weight.flatten(1)
+
+    def per_output(self, vector: Tensor) -> Tensor:
+        """One number per output channel (or one for all), in a form that broadcasts against the weight."""
+        return vector.reshape(-1, *(1,) * (self.weight.ndim - 1))
+
+    def per_input(self, vector: Tensor) -> Tensor:
+        """One number per input channel, in a form that broadcasts against the weight."""
+        return vector.reshape(1, -1, *(1,) * (self.weight.ndim - 2))
+
 
 def _check_bias(node: Weighted, outputs: int) -> None:
     if node.bias is None:
@@ -36,13 +48,25 @@ def _check_bias(node: Weighted, outputs: int) -> None:
         raise ParameterError(f"{node.kind}: weight is {node.weight.dtype} but bias is {node.bias.dtype}")
 
 
+def _check_sizes(node: Conv | ConvTranspose, **lowest: int) -> None:
+    count = node.weight.ndim - 2
+    for name, low in lowest.items():
+        value = getattr(node, name)
+        if len(value) != count or any(size < low for size in value):
+            raise ParameterError(f"{node.kind}: {name} must be {count} integers >= {low}, got {value}")
+
+
+def _grouped(vector: Tensor, groups: int, rows: int, dimensions: int) -> Tensor:
+    """One number per channel of the second dimension of a weight (rows, channels/groups, *kernel), as (rows, that)."""
+    parts = vector.reshape(groups, 1, -1).expand(-1, rows // groups, -1)
+    return parts.reshape(rows, -1, *(1,) * (dimensions - 2))
+
+
 def _weighted_sum(operation: Callable[..., Tensor], x: Tensor, node: Weighted) -> Tensor:
     """`operation(x, weight, bias)`; integers pass through floating point wide enough to be exact (2^24 or 2^53)."""
     if node.weight.is_floating_point():
         return operation(x.to(node.weight.dtype), node.weight, node.bias)
-    rows = (
-        node.weight.reshape(node.weight.shape[0], -1).double().abs().sum(1).max().item() if node.weight.numel() else 0
-    )
+    rows = node.by_output().double().abs().sum(1).max().item() if node.weight.numel() else 0
     largest = float(x.abs().max()) if x.numel() else 0.0
     offset = float(node.bias.abs().max()) if node.bias is not None else 0.0
     wide = torch.float32 if rows * largest + offset < 2**24 else torch.float64
@@ -98,12 +122,12 @@ class Conv(Weighted):
         if self.weight.ndim not in (3, 4, 5) or 0 in self.weight.shape:
             raise ParameterError(f"Conv: weight must be (out, in/groups, *kernel), got {tuple(self.weight.shape)}")
         _check_bias(self, self.weight.shape[0])
-        for name, low in (("stride", 1), ("padding", 0), ("dilation", 1)):
-            value = getattr(self, name)
-            if len(value) != self.weight.ndim - 2 or any(size < low for size in value):
-                raise ParameterError(f"Conv: {name} must be {self.weight.ndim - 2} integers >= {low}, got {value}")
+        _check_sizes(self, stride=1, padding=0, dilation=1)
         if self.groups < 1 or self.weight.shape[0] % self.groups:
             raise ParameterError(f"Conv: {self.weight.shape[0]} output channels do not split in {self.groups} groups")
+
+    def per_input(self, vector: Tensor) -> Tensor:
+        return _grouped(vector, self.groups, self.weight.shape[0], self.weight.ndim)
 
     def output_shape(self, *shapes: Shape) -> Shape:
         (shape,) = shapes
@@ -126,6 +150,71 @@ class Conv(Weighted):
 
         def operation(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             return convolve(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+
+        return _weighted_sum(operation, inputs[0], self)
+
+
+@dataclass(frozen=True, eq=False)
+class ConvTranspose(Weighted):
+    """Every input element lays its kernel, weighted, over the output: the transposed map of a `Conv`.
+
+    weight (in, out/groups, *kernel), bias (out,) or None; per dimension stride (distance of two kernels), padding
+    (taken off both sides of the output), dilation and output_padding (put on behind). As torch.nn.ConvTranspose2d.
+    """
+
+    weight: Tensor
+    bias: Tensor | None = None
+    stride: Shape = (1, 1)
+    padding: Shape = (0, 0)
+    output_padding: Shape = (0, 0)
+    dilation: Shape = (1, 1)
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weight.ndim not in (3, 4, 5) or 0 in self.weight.shape:
+            raise ParameterError(
+                f"ConvTranspose: weight must be (in, out/groups, *kernel), got {tuple(self.weight.shape)}"
+            )
+        _check_sizes(self, stride=1, padding=0, output_padding=0, dilation=1)
+        if self.groups < 1 or self.weight.shape[0] % self.groups:
+            raise ParameterError(
+                f"ConvTranspose: {self.weight.shape[0]} input channels do not split in {self.groups} groups"
+            )
+        room = zip(self.output_padding, self.stride, self.dilation, strict=True)
+        if any(more >= max(step, dil) for more, step, dil in room):
+            raise ParameterError(
+                f"ConvTranspose: output_padding {self.output_padding} must be smaller than stride or dilation"
+            )
+        _check_bias(self, self.weight.shape[1] * self.groups)
+
+    def by_output(self) -> Tensor:
+        parts = self.weight.unflatten(0, (self.groups, -1)).transpose(1, 2)
+        return parts.flatten(0, 1).flatten(1)
+
+    def per_output(self, vector: Tensor) -> Tensor:
+        whole = vector.expand(self.weight.shape[1] * self.groups)
+        return _grouped(whole, self.groups, self.weight.shape[0], self.weight.ndim)
+
+    def per_input(self, vector: Tensor) -> Tensor:
+        return vector.reshape(-1, *(1,) * (self.weight.ndim - 1))
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        (shape,) = shapes
+        kernel = tuple(self.weight.shape[2:])
+        if len(shape) != len(kernel) + 1 or shape[0] != self.weight.shape[0]:
+            raise ShapeError(f"ConvTranspose: weight {tuple(self.weight.shape)} cannot take features of shape {shape}")
+        sizes = zip(shape[1:], kernel, self.stride, self.padding, self.output_padding, self.dilation, strict=True)
+        space = tuple((size - 1) * step - 2 * pad + dil * (k - 1) + more + 1 for size, k, step, pad, more, dil in sizes)
+        if any(size < 1 for size in space):
+            raise ShapeError(f"ConvTranspose: padding {self.padding} leaves nothing of features of shape {shape}")
+        return (self.weight.shape[1] * self.groups, *space)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[self.weight.ndim - 3]
+
+        def operation(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            return convolve(x, weight, bias, self.stride, self.padding, self.output_padding, self.groups, self.dilation)
 
         return _weighted_sum(operation, inputs[0], self)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ class Neuron(Node):
 class Spiking(Neuron):
     """A population whose output is 0 or 1 at every step."""
 
+    resets: ClassVar[tuple[str, ...]] = ("subtract", "zero")
+    """The kinds of reset that the population knows."""
+
     theta: Tensor
     v0: Tensor
     reset: Reset
@@ -37,13 +40,16 @@ class Spiking(Neuron):
         super().__post_init__()
         if bool((self.theta.detach() <= 0).any()):
             raise ParameterError(f"{self.kind}: theta must be > 0, got {float(self.theta.min())}")
-        if self.reset not in ("subtract", "zero"):
-            raise ParameterError(f"{self.kind}: reset must be 'subtract' or 'zero', got {self.reset!r}")
+        if self.reset not in self.resets:
+            known = " or ".join(map(repr, self.resets))
+            raise ParameterError(f"{self.kind}: reset must be {known}, got {self.reset!r}")
 
 
-def _check_decay(kind: str, beta: Tensor) -> None:
-    if bool(((beta.detach() < 0) | (beta.detach() > 1)).any()):
-        raise ParameterError(f"{kind}: beta must lie in [0, 1], got {float(beta.min())}..{float(beta.max())}")
+def check_decay(kind: str, **decays: Tensor) -> None:
+    """Refuse what is no decay over one step."""
+    for name, decay in decays.items():
+        if bool(((decay.detach() < 0) | (decay.detach() > 1)).any()):
+            raise ParameterError(f"{kind}: {name} must lie in [0, 1], got {float(decay.min())}..{float(decay.max())}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +78,7 @@ class LIF(Spiking):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_decay("LIF", self.beta)
+        check_decay("LIF", beta=self.beta)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +89,7 @@ class LI(Neuron):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_decay("LI", self.beta)
+        check_decay("LI", beta=self.beta)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,8 +9,7 @@ _ATTENTION = "attention multiplies two signals, and no node does; use convolutio
 _NORM = "statistics of the running sample have no node; train with BatchNorm, whose statistics are fixed at inference"
 _CURVE = "no node has this curve; train with ReLU, LeakyReLU or Hardtanh, or register a rule for the module"
 _PRODUCT = "products of two signals have no node; only constants may multiply a signal"
-_TRANSPOSED = "transposed convolution has no node; use a convolution, or register a rule that inlines a Graph"
-_RESIZE = "resizing has no node; use a strided convolution or pooling, or resize the data beforehand"
+_RESIZE = "this resizing has no node; use mode='nearest' with a whole scale_factor, a transposed convolution or pooling"
 _LOOKUP = "table look-ups have no node; encode the data as real numbers before the network"
 _RANDOM = "a traced network must be deterministic; pass training=self.training to dropout and draw no random numbers"
 _DECIDE = "decisions on data belong after the network; return the scores and take argmax or topk outside"
@@ -37,10 +36,9 @@ _OPERATIONS: dict[str, str] = {
     **dict.fromkeys(
         ("layer_norm", "group_norm", "instance_norm", "rms_norm", "native_layer_norm", "var", "std"), _NORM
     ),
-    **dict.fromkeys(("sigmoid", "tanh", "gelu", "silu", "elu", "selu", "celu", "mish", "softplus", "softsign"), _CURVE),
-    **dict.fromkeys(("hardswish", "hardsigmoid", "exp", "log", "sqrt", "rsqrt", "pow", "abs", "sin", "cos"), _CURVE),
-    **dict.fromkeys(("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"), _TRANSPOSED),
-    **dict.fromkeys(("upsample_nearest1d", "upsample_nearest2d", "upsample_bilinear2d", "interpolate"), _RESIZE),
+    **dict.fromkeys(("gelu", "silu", "elu", "selu", "celu", "mish", "softplus", "softsign"), _CURVE),
+    **dict.fromkeys(("hardswish", "hardsigmoid", "exp", "log", "sqrt", "rsqrt", "pow", "sin", "cos"), _CURVE),
+    **dict.fromkeys(("upsample_linear1d", "upsample_bilinear2d", "upsample_bicubic2d", "interpolate"), _RESIZE),
     **dict.fromkeys(("embedding", "embedding_bag", "gather", "index", "index_select"), _LOOKUP),
     **dict.fromkeys(("rand", "randn", "rand_like", "randn_like", "bernoulli", "randint", "randperm"), _RANDOM),
     **dict.fromkeys(("argmax", "argmin", "topk", "sort", "max", "min"), _DECIDE),

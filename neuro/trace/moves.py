@@ -82,12 +82,12 @@ def channel_shuffle(site: Site, x: Value, groups: int) -> Result:
     return site.add(Reshape(x.shape), swapped)
 
 
-def _sliced(site: Site, x: Value, place: int, start: int, stop: int, step: int = 1) -> Value:
+def _sliced(site: Site, x: Value, place: int, start: int, stop: int, step: int = 1, part: str = "") -> Value:
     if (start, stop, step) == (0, x.shape[place], 1):
         return x
     if start >= stop:
         raise Refusal("an empty slice leaves no signal")
-    return site.add(Slice(place, start, stop, step), x)
+    return site.add(Slice(place, start, stop, step), x, part=part)
 
 
 @rule("slice.Tensor", "narrow")
@@ -142,8 +142,6 @@ def pad(
 ) -> Result:
     if site.operation == "constant_pad_nd":
         mode, value = "constant", number(mode if mode != "constant" else 0, "the padding")
-    if mode != "constant":
-        raise Refusal(f"{mode} padding has no node; pad with zeros or another constant")
     if any(isinstance(amount, torch.SymInt) for amount in flat):
         raise Refusal("padding must not depend on the batch size")
     pairs = list(zip(flat[::2], flat[1::2], strict=True))
@@ -152,12 +150,43 @@ def pad(
             raise Refusal("pads the batch; samples must stay as many as they are")
         pairs = pairs[:-1]
     amounts = ((0, 0),) * (len(x.shape) - len(pairs)) + tuple(reversed(pairs))
+    if mode != "constant":
+        return _bordered(site, x, amounts, str(mode))
     return x if not any(map(any, amounts)) else site.add(Pad(amounts, float(value or 0)), x)
 
 
-@rule("reflection_pad1d", "reflection_pad2d", "replication_pad1d", "replication_pad2d")
-def other_pad(site: Site, x: Value, *_: object) -> Result:
-    raise Refusal("reflected or repeated borders have no node; pad with zeros or another constant")
+def _bordered(site: Site, x: Value, amounts: Sequence[tuple[int, int]], mode: str) -> Value:
+    """Borders that repeat the features themselves: slices of x before and behind x."""
+    for dim, (before, after) in enumerate(amounts):
+        size, places = x.shape[dim], range(-before, x.shape[dim] + after)
+        if mode == "circular":
+            wanted = [place % size for place in places]
+        elif mode == "reflect":
+            wanted = [size - 1 - abs(size - 1 - abs(place)) for place in places]
+        else:
+            wanted = [min(max(place, 0), size - 1) for place in places]
+        if before or after:
+            x = _gathered(site, x, dim, wanted)
+    return x
+
+
+def _gathered(site: Site, x: Value, dim: int, places: Sequence[int]) -> Value:
+    """The elements at `places` of one dimension: a slice for each run of neighbours, one behind the other."""
+    starts = [0, *(at for at in range(1, len(places)) if places[at] != places[at - 1] + 1), len(places)]
+    runs = [_sliced(site, x, dim, places[first], places[end - 1] + 1, part="run") for first, end in pairwise(starts)]
+    return site.add(Concat(dim), *runs) if len(runs) > 1 else runs[0]
+
+
+@rule(
+    "reflection_pad1d",
+    "reflection_pad2d",
+    "reflection_pad3d",
+    "replication_pad1d",
+    "replication_pad2d",
+    "replication_pad3d",
+)
+def border_pad(site: Site, x: Value, flat: Sequence[int]) -> Result:
+    return pad(site, x, flat, "reflect" if site.operation.startswith("reflect") else "replicate")
 
 
 @rule("cat", "concat", "concatenate")

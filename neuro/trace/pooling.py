@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from neuro.graph import Shape
-from neuro.nodes import AvgPool, MaxPool, Permute, Reshape, Scale
+from neuro.nodes import Affine, AvgPool, ConvTranspose, MaxPool, Permute, Reshape, Scale
 from neuro.trace.rules import Result, Rule, entering, feature_dim, sizes
 from neuro.trace.site import Refusal, Site, Value
 
@@ -60,11 +60,16 @@ def max_pool(
     return (pooled, None) if site.operation.endswith("indices") else pooled
 
 
+def _goal(x: Value, wanted: Sequence[int | None], count: int) -> Shape:
+    if len(x.shape) != count + 1:
+        raise Refusal(f"pooling over {count} dimensions needs (batch, channels and {count} sizes)")
+    return tuple(size if want is None else want for size, want in zip(x.shape[-count:], wanted, strict=True))
+
+
 def _even_windows(x: Value, wanted: Sequence[int | None], count: int) -> Shape:
-    space = x.shape[-count:]
-    goal = [size if want is None else want for size, want in zip(space, wanted, strict=True)]
-    if len(x.shape) != count + 1 or any(size % want for size, want in zip(space, goal, strict=True)):
-        raise Refusal(f"adaptive pooling of {space} to {tuple(goal)} needs windows of unequal size; choose divisors")
+    space, goal = x.shape[-count:], _goal(x, wanted, count)
+    if any(size % want for size, want in zip(space, goal, strict=True)):
+        raise Refusal(f"adaptive pooling of {space} to {goal} takes maxima over unequal windows; choose divisors")
     return tuple(size // want for size, want in zip(space, goal, strict=True))
 
 
@@ -73,8 +78,47 @@ def _even_windows(x: Value, wanted: Sequence[int | None], count: int) -> Shape:
 )
 def adaptive_avg_pool(site: Site, x: Value, wanted: Ints) -> Result:
     count = int(site.operation[-2])
-    window = _even_windows(x, sizes(wanted, count), count)
+    goal = _goal(x, sizes(wanted, count), count)
+    if any(size % want for size, want in zip(x.shape[-count:], goal, strict=True)):
+        return _uneven_averages(site, x, goal)
+    window = _even_windows(x, goal, count)
     return site.add(AvgPool(window, window, (0,) * count), x)
+
+
+def _uneven_averages(site: Site, x: Value, goal: Shape) -> Value:
+    """Windows of unequal size, dimension by dimension, as the matrix that averages them."""
+    for dim, want in enumerate(goal, len(x.shape) - len(goal)):
+        size = x.shape[dim]
+        weight = torch.zeros(want, size)
+        for number in range(want):
+            first, end = number * size // want, -(-(number + 1) * size // want)
+            weight[number, first:end] = 1 / (end - first)
+        swap = list(range(len(x.shape)))
+        swap[dim], swap[-1] = swap[-1], swap[dim]
+        last = dim == len(x.shape) - 1
+        turned = x if last else site.add(Permute(tuple(swap)), x, part="permute")
+        averaged = site.add(Affine(weight), turned, part="average")
+        x = averaged if last else site.add(Permute(tuple(swap)), averaged, part="permute")
+    return x
+
+
+@rule(
+    "upsample_nearest1d",
+    "upsample_nearest2d",
+    "upsample_nearest3d",
+    "_upsample_nearest_exact1d",
+    "_upsample_nearest_exact2d",
+    "_upsample_nearest_exact3d",
+)
+def upsample_nearest(site: Site, x: Value, *_: object) -> Result:
+    """Every element repeated: a transposed convolution of each channel with a kernel of ones."""
+    channels, *space = x.shape
+    pairs = list(zip(site.shape[1:], space, strict=True))
+    if any(want % size for want, size in pairs):
+        raise Refusal(f"resizing {tuple(space)} to {site.shape[1:]} repeats unequally; use a whole scale_factor")
+    times = tuple(want // size for want, size in pairs)
+    none, one = (0,) * len(times), (1,) * len(times)
+    return site.add(ConvTranspose(torch.ones(channels, 1, *times), None, times, none, none, one, channels), x)
 
 
 @rule("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")

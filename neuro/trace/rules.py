@@ -13,6 +13,7 @@ from neuro.nodes import (
     Affine,
     BatchNorm,
     Conv,
+    ConvTranspose,
     Pad,
     Scale,
 )
@@ -151,10 +152,31 @@ def conv(
     return site.add(Conv(kernel, offset, sizes(stride, count), around, sizes(dilation, count), groups), x)
 
 
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def conv_transpose(
+    site: Site,
+    x: Value,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> Result:
+    kernel = constant(weight, "the weight")
+    offset = None if bias is None else constant(bias, "the bias")
+    count = kernel.ndim - 2
+    if len(signal(x).shape) != count + 1:
+        raise Refusal(f"a convolution of {count} dimensions needs (batch, channels and {count} sizes)")
+    step, around, more, apart = (sizes(value, count) for value in (stride, padding, output_padding, dilation))
+    return site.add(ConvTranspose(kernel, offset, step, around, more, apart, groups), x)
+
+
 @rule("convolution")
 def convolution(site, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups) -> Result:  # type: ignore[no-untyped-def]
     if transposed:
-        raise Refusal("transposed convolution has no node; use a convolution")
+        return conv_transpose(site, x, weight, bias, stride, padding, output_padding, groups, dilation)
     return conv(site, x, weight, bias, stride, padding, dilation, groups)
 
 
@@ -189,7 +211,7 @@ def functional_batch_norm(site, x, weight, bias, mean, var, momentum, eps) -> Re
 # Arithmetic with constants, and sums of signals
 
 
-def _scaled(site: Site, x: Value, factor: Operand, offset: Operand | None = None, part: str = "") -> Value:
+def scaled(site: Site, x: Value, factor: Operand, offset: Operand | None = None, part: str = "") -> Value:
     if (
         isinstance(factor, (int, float))
         and factor == 1
@@ -206,12 +228,12 @@ def add(site: Site, a: Operand, b: Operand, alpha: float = 1) -> Result:
     if isinstance(a, Value) and isinstance(b, Value):
         if a.shape != b.shape:
             raise Refusal(f"signals of shapes {a.shape} and {b.shape} do not add; make both one shape")
-        return site.add(Add(), a, _scaled(site, b, alpha, part="scale"))
+        return site.add(Add(), a, scaled(site, b, alpha, part="scale"))
     if isinstance(a, Value):
-        return _scaled(
+        return scaled(
             site, a, 1, b if isinstance(b, (int, float)) and alpha == 1 else constant(b, "the summand") * alpha
         )
-    return _scaled(site, signal(b), alpha, a)
+    return scaled(site, signal(b), alpha, a)
 
 
 @rule("sub.Tensor", "sub.Scalar", "subtract.Tensor")
@@ -226,12 +248,12 @@ def rsub(site: Site, a: Operand, b: Operand, alpha: float = 1) -> Result:
 
 @rule("neg")
 def neg(site: Site, x: Value) -> Result:
-    return _scaled(site, x, -1)
+    return scaled(site, x, -1)
 
 
 @rule("mul.Tensor", "mul.Scalar", "multiply.Tensor")
 def mul(site: Site, a: Operand, b: Operand) -> Result:
-    return _scaled(site, a, b) if isinstance(a, Value) else _scaled(site, signal(b), a)
+    return scaled(site, a, b) if isinstance(a, Value) else scaled(site, signal(b), a)
 
 
 @rule("div.Tensor", "div.Scalar", "true_divide.Tensor")
@@ -239,4 +261,4 @@ def div(site: Site, a: Operand, b: Operand) -> Result:
     divisor = constant(b, "the divisor")
     if bool((divisor == 0).any()):
         raise Refusal("divides by zero")
-    return _scaled(site, signal(a, "the dividend"), 1 / divisor)
+    return scaled(site, signal(a, "the dividend"), 1 / divisor)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -45,3 +46,33 @@ def random_affine(*, shift: float = 0.0, degrees: float = 0.0, scale: float = 0.
         return F.grid_sample(x, grid, align_corners=False)
 
     return augment
+
+
+@dataclass(frozen=True)
+class ShiftFlip:
+    """Shift each image by whole pixels, up to `shift` in each direction, zeros from outside; mirror every second one.
+
+    Every image draws for itself. `flip`: whether images are mirrored, left for right. The usual augmentation of CIFAR
+    (He et al. 2016, sec. 4.2, with shift=4). Raises ParameterError for a negative shift, ShapeError when called on
+    anything but (batch, channels, height, width).
+    """
+
+    shift: int = 0
+    flip: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.shift, bool) or not isinstance(self.shift, int) or self.shift < 0:
+            raise ParameterError(f"ShiftFlip: shift must be a whole number of pixels >= 0, got {self.shift!r}")
+
+    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        if x.ndim != 4:
+            raise ShapeError(f"ShiftFlip takes (batch, channels, height, width), got {tuple(x.shape)}")
+        batch, _, height, width = x.shape
+        down, right = torch.randint(0, 2 * self.shift + 1, (2, batch, 1), generator=generator)
+        mirrored = (torch.rand(batch, 1, generator=generator) < 0.5) & self.flip
+        columns = torch.arange(width).expand(batch, -1)
+        columns = torch.where(mirrored, columns.flip(1), columns) + right
+        rows = torch.arange(height) + down
+        padded = F.pad(x, (self.shift,) * 4)
+        image = torch.arange(batch)[:, None, None]
+        return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

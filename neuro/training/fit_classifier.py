@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from neuro.atomic import replacing
 from neuro.datasets.split import Split
 from neuro.errors import ParameterError, ShapeError
 from neuro.evaluate import evaluate
 from neuro.graph import Graph
 from neuro.training.augment import Augment
+from neuro.training.resume import Best, Course, fingerprint, write_tensors
 
 Samples = tuple[Tensor, Tensor]
 """x (N, *features), floating point, and y (N,), integer class numbers."""
@@ -75,6 +75,7 @@ def fit(
     loss: Loss = cross_entropy,
     after_step: Callable[[nn.Module], None] | None = None,
     checkpoint: Path | str | None = None,
+    resume: Path | str | None = None,
     threads: int | None = None,
     progress: bool = False,
 ) -> History:
@@ -86,12 +87,14 @@ def fit(
     Loshchilov and Hutter 2019; "sgd" has Nesterov momentum 0.9. Weight decay leaves biases and norms alone.
 
     `augment(x, generator)` changes the batches; `after_step(module)` runs after every update, e.g. to keep masks;
-    `checkpoint` names a safetensors file that always holds the best state so far, written atomically.
+    `checkpoint` names a safetensors file that always holds the best state so far, written atomically; `resume` one that
+    holds the whole training after every epoch: where it exists the training goes on from it, to the same bytes as if it
+    had never stopped. `loss` and `augment` are known there by their name, or their repr if they are dataclasses.
 
     One seed gives one result, bit for bit, on one machine with one number of `threads` (None: as many as torch uses
     now, which other libraries change). The global random state and the threads are left as they were. Raises
     ParameterError for settings outside their domain or a loss that leaves the finite numbers, ShapeError where x and y
-    do not fit, FileError where the checkpoint cannot be written.
+    do not fit, FileError where a file cannot be written or `resume` holds another training.
     """
     (x, y), validation = _parts(data, validation)
     _check_settings(epochs, batch_size, learning_rate, weight_decay, optimizer, threads)
@@ -111,9 +114,19 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     started = time.perf_counter()
     record: list[Epoch] = []
-    best: tuple[tuple[float, float], int, dict[str, Tensor]] | None = None
-    with _seeded(seed, device), _threads(threads), _bar(epochs * steps, progress) as advance:
-        for number in range(1, epochs + 1):
+    best: Best | None = None
+    with torch.enable_grad(), _seeded(seed, device), _threads(threads), _bar(epochs * steps, progress) as advance:
+        course = Course(module, updates, cycle, generator, device)
+        training = ""
+        if resume is not None:
+            settings = (epochs, batch_size, learning_rate, weight_decay, seed, optimizer, torch.get_num_threads())
+            names = (_called(loss), _called(augment), _called(after_step), repr(module))
+            samples = (x, y, *(validation or ()))
+            training = fingerprint(settings, names, module.state_dict(), *samples)
+            done, best = course.restore(resume, training)
+            record = [Epoch(**epoch) for epoch in done]
+            advance(f"epoch {len(record)}/{epochs}", len(record) * steps)
+        for number in range(len(record) + 1, epochs + 1):
             module.train()
             total = 0.0
             rate = 0.0
@@ -137,20 +150,27 @@ def fit(
                 )
             if validation is None:
                 record.append(Epoch(number, total / len(y), rate))
+            else:
+                record.append(Epoch(number, total / len(y), rate, *_validate(module, *validation)))
+            if validation is None or best is None or _score(record[-1]) > _score(record[best[0] - 1]):
+                best = (number, {name: tensor.detach().clone() for name, tensor in module.state_dict().items()})
                 if checkpoint is not None:
-                    _write(checkpoint, module.state_dict())
-                continue
-            value, correct = _validate(module, *validation)
-            record.append(Epoch(number, total / len(y), rate, value, correct))
-            score = (correct, -value)
-            if best is None or score > best[0]:
-                best = (score, number, {name: tensor.detach().clone() for name, tensor in module.state_dict().items()})
-                if checkpoint is not None:
-                    _write(checkpoint, best[2])
-    if best is not None:
-        module.load_state_dict(best[2])
+                    write_tensors(checkpoint, best[1])
+            if resume is not None:
+                course.write(resume, training, [asdict(epoch) for epoch in record], best)
+    assert best is not None
+    module.load_state_dict(best[1])
     module.eval()
-    return History(tuple(record), best[1] if best else epochs, time.perf_counter() - started)
+    return History(tuple(record), best[0], time.perf_counter() - started)
+
+
+def _score(epoch: Epoch) -> tuple[float, float]:
+    return epoch.validation_accuracy or 0.0, -(epoch.validation_loss or 0.0)
+
+
+def _called(function: object) -> str:
+    """What a function is called, without its address in memory."""
+    return repr(function) if is_dataclass(function) else getattr(function, "__qualname__", type(function).__qualname__)
 
 
 def accuracy(network: nn.Module | Graph, x: Tensor, y: Tensor, *, batch_size: int = 500) -> float:
@@ -252,22 +272,13 @@ def _threads(count: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _bar(total: int, progress: bool) -> Iterator[Callable[[str], None]]:
+def _bar(total: int, progress: bool) -> Iterator[Callable[..., None]]:
     if not progress or not sys.stderr.isatty() or os.environ.get("NEURO_PROGRESS") == "0":
-        yield lambda text: None
+        yield lambda text, steps=1: None
         return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("train", total=total)
-        yield lambda text: bar.update(task, advance=1, description=text)
-
-
-def _write(path: Path | str, state: dict[str, Tensor]) -> None:
-    from safetensors.torch import save
-
-    # safetensors refuses tensors that share memory, as tied weights do
-    separate = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in state.items()}
-    with replacing(path) as partial:
-        partial.write_bytes(save(separate))
+        yield lambda text, steps=1: bar.update(task, advance=steps, description=text)

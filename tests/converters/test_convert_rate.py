@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from converters import RateCode, activations_replaced, convert
-from converters.calibrate import activations, by_channel, percentile
+from converters.calibrate import BATCH, activations, by_channel, mmse, percentile, percentiles, sampled
 from converters.legalise import legalise
 from neuro.errors import DataError, NeuroError, ParameterError, ShapeError, UnsupportedNode
 from neuro.evaluate import evaluate
@@ -165,7 +165,7 @@ def error(spiking: Graph, graph: Graph, x: torch.Tensor, steps: int) -> float:
     return float((simulate(spiking, x, steps=steps, count=False).outputs - evaluate(graph, x)).abs().max())
 
 
-def converges(graph: Graph, recipe: RateCode, bound: float = 0.05) -> Graph:
+def converges(graph: Graph, recipe: object, bound: float = 0.05) -> Graph:
     """The error of the logits at 512 steps is small, and smaller than at 16 steps."""
     x = torch.rand(4, *graph.shapes[graph.inputs[0]])
     spiking = convert(graph, recipe, x)
@@ -234,6 +234,70 @@ def test_percentile(count: int, percent: float, seed: int) -> None:
     share = (values <= got[:, None]).double().mean(1)
     assert bool((share >= percent / 100 - 1e-9).all())
     assert bool(((values < got[:, None]).double().mean(1) < percent / 100 + 1e-9).all())
+
+
+def test_percentiles_over_batches_are_those_of_all_values() -> None:
+    """The largest values kept from batch to batch are enough."""
+    graph, x = legalise(drawn(["concat"], 0)), torch.rand(2 * BATCH + 9, 2, 6, 6)
+    whole = activations(graph, x, lambda name, value: value)
+    for percent in (0.1, 50.0, 99.0, 100.0):
+        for per_channel in (True, False):
+            for name, theta in percentiles(graph, x, percent, per_channel).items():
+                assert torch.equal(theta, percentile(by_channel(whole[name], per_channel), percent))
+
+
+def test_samples_of_channels_come_from_everywhere() -> None:
+    graph, x = legalise(drawn([], 0)), torch.rand(BATCH + 44, 2, 6, 6)
+    whole = activations(graph, x, lambda name, value: value)
+    kept = sampled(graph, x, places=500)
+    for name, values in kept.items():
+        rows = by_channel(whole[name], True)
+        assert values.shape[0] == rows.shape[0]
+        assert values.shape[1] == 501 if rows.shape[1] > 500 else rows.shape[1]
+        assert all(set(some.tolist()) <= set(row.tolist()) for some, row in zip(values, rows, strict=True))
+    assert all(torch.equal(kept[name], sampled(graph, x, places=500)[name]) for name in kept)
+
+
+@given(st.integers(1, 16), st.sampled_from([0.3, 0.5]), st.integers(0, 10**6))
+def test_mmse_is_the_best_share_of_the_largest(steps: int, v0: float, seed: int) -> None:
+    values = np.random.default_rng(seed).exponential(size=(3, 50)) * [[1.0], [7.0], [0.0]]
+    theta = mmse(torch.from_numpy(values), steps, v0).numpy()
+    for row, got in zip(values[:2], theta, strict=False):
+        tried = row.max() * (1 - 0.01 * np.arange(95))
+        counts = np.clip(np.floor(row * steps / tried[:, None] + v0), 0, steps)
+        errors = ((counts * tried[:, None] / steps - row) ** 2).sum(1)
+        assert errors[np.abs(tried - got).argmin()] <= errors.min() * (1 + 1e-6)
+        assert np.abs(tried - got).min() < 1e-6
+    assert theta[2] == 0
+
+
+def test_mmse_fits_few_steps_better_than_percentiles() -> None:
+    graph, x = drawn(["conv", "residual"], 6), torch.rand(64, 2, 6, 6)
+    few, many = (convert(graph, RateCode(thresholds="mmse", steps=steps), x) for steps in (2, 64))
+    largest = convert(graph, RateCode(100), x)
+    populations = [name for name, node in few.nodes.items() if isinstance(node, IF)]
+    thetas = [[float(each.nodes[name].theta.mean()) for name in populations] for each in (few, many, largest)]  # type: ignore[attr-defined]
+    assert all(a < b <= c * (1 + 1e-6) for a, b, c in zip(*thetas, strict=True))
+    errors = [
+        float((simulate(each, x, steps=2).outputs - evaluate(graph, x)).square().mean()) for each in (few, largest)
+    ]
+    assert errors[0] < errors[1]
+
+
+@given(st.integers(1, 8), st.integers(1, 8), st.integers(1, 40), st.integers(0, 10**6))
+def test_the_rate_of_one_layer_is_off_by_half_a_spike(inputs: int, neurons: int, steps: int, seed: int) -> None:
+    """IF under constant input: |theta * rate - relu| <= theta / (2 T) from v0 = theta / 2, theta / T from any v0."""
+    torch.manual_seed(seed)
+    sketch = Sketch((inputs,))
+    sketch.put(Affine(torch.randn(neurons, inputs), torch.randn(neurons)))
+    relu = sketch.put(ReLU())
+    sketch.put(Affine(torch.eye(neurons)))
+    graph, x = sketch.graph(), torch.rand(20, inputs)
+    for v0, share in ((0.5, 0.5), (0.0, 1.0), (0.9, 1.0)):
+        spiking = convert(graph, RateCode(100, v0=v0), x)
+        theta = spiking.nodes[relu].theta  # type: ignore[attr-defined]
+        gap = (simulate(spiking, x, steps=steps).outputs - evaluate(graph, x)).abs()
+        assert bool((gap <= theta * share / steps * (1 + 1e-4) + 1e-5).all())
 
 
 def test_by_channel() -> None:
@@ -310,15 +374,16 @@ def test_concatenated_spikes_are_pooled_by_counters() -> None:
     assert "MaxCount" in kinds_of(converges(sketch.graph(), RateCode(100)))
 
 
-def test_a_max_pool_of_changing_sums_is_refused() -> None:
+def test_a_max_pool_of_changing_sums_becomes_relus() -> None:
     sketch = Sketch((2, 6, 6))
     sketch.put(conv(4, 2))
     sketch.put(ReLU())
     sketch.put(AvgPool((2, 2), (1, 1), (0, 0)))
-    pool = sketch.put(MaxPool((2, 2), (1, 1), (0, 0)))
+    sketch.put(MaxPool((2, 2), (1, 1), (0, 0)))
     sketch.put(conv(2, 4))
-    with pytest.raises(UnsupportedNode, match=rf"'{pool}': MaxPool of sums of spikes; put an activation"):
-        convert(sketch.graph(), RateCode(), torch.rand(3, 2, 6, 6))
+    spiking = converges(sketch.graph(), RateCode(100))
+    assert not any(isinstance(node, MaxPool | MaxCount) for node in spiking.nodes.values())
+    assert sum(isinstance(node, IF) for node in spiking.nodes.values()) == 3
 
 
 def test_a_max_pool_of_the_constant_input_stays() -> None:
@@ -400,6 +465,8 @@ def test_all_nodes_that_cannot_be_converted_are_named_at_once() -> None:
         ({"v0": -0.1}, "v0 must lie in"),
         ({"reset": "none"}, "reset must be"),
         ({"readout_start": -1}, "readout_start must be"),
+        ({"thresholds": "best"}, "thresholds must be 'percentile' or 'mmse'"),
+        ({"steps": 0}, "steps must be >= 1"),
     ],
 )  # fmt: skip
 def test_bad_recipes(fields: dict[str, object], message: str) -> None:

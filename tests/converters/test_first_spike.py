@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from test_convert_rate import BLOCKS, drawn
 
 from converters import FirstSpike, activations_replaced, convert
-from converters.recipes.first_spike import first_spike_report
+from converters.recipes.first_spike import error_of_time_bits, first_spike_report
 from neuro.errors import ParameterError
 from neuro.evaluate import evaluate
 from neuro.flow import depth
-from neuro.nodes import Affine, Clamp, Conv, RampFirstSpike
+from neuro.graph import Graph, Input
+from neuro.nodes import Affine, Clamp, Conv, RampFirstSpike, ReLU, Scale
 from neuro.simulate import simulate
 
 
@@ -99,6 +100,51 @@ def test_clipping_is_told() -> None:
     assert bright.logit_error > 0.01
 
 
+def test_time_bits_say_their_error() -> None:
+    """The report of one network for several clocks equals that of networks converted for each."""
+    graph, x = drawn(["conv", "max"], 1), torch.rand(40, 2, 6, 6)
+    told = error_of_time_bits(graph, convert(graph, FirstSpike(), x), x, (4, 6, 8))
+    for bits, report in told.items():
+        assert report == first_spike_report(graph, convert(graph, FirstSpike(bits), x), x)
+    assert told[4].logit_error > 2 * told[6].logit_error > 4 * told[8].logit_error
+
+
+def test_the_report_reads_as_text() -> None:
+    graph, x = drawn(["conv"], 1), torch.rand(60, 2, 6, 6)
+    spiking = convert(graph, FirstSpike(), x)
+    text = str(first_spike_report(graph, spiking, x))
+    assert "same class on 100.00 % of 60 samples" in text
+    assert "nothing clipped: at most 50 % of a window used" in text
+    bright = first_spike_report(graph, spiking, 5 * x)
+    assert bright.largest > 2
+    assert "clipped: convert with a larger margin" in str(bright)
+
+
+def test_borders_of_folded_norms_are_thresholds() -> None:
+    """A norm after a ReLU before a convolution that pads: nine thresholds per channel, and no current but spikes."""
+    graph, x = drawn(["scale", "conv"], 2), torch.rand(8, 2, 6, 6)
+    nodes, sources = dict(graph.nodes), dict(graph.sources)
+    first = next(name for name, node in nodes.items() if isinstance(node, ReLU))
+    reader = graph.targets[first][0]
+    nodes["shift"] = Scale(torch.randn(4, 1, 1), torch.randn(4, 1, 1))
+    sources |= {"shift": (first,), reader: ("shift",)}
+    nodes[reader] = Conv(torch.randn(4, 4, 3, 3), torch.randn(4), padding=(1, 1))
+    shifted = Graph(nodes, sources)
+    spiking = convert(shifted, FirstSpike(), x)
+    assert not any(isinstance(node, Scale) for node in spiking.nodes.values())
+    assert first_spike_report(shifted, spiking, x).logit_error < 1e-5
+
+
+def test_a_bound_is_refused_where_it_means_nothing() -> None:
+    """Two weights that cancel on all data could cause a million on other data."""
+    nodes = {"x": Input((2,)), "a": Affine(torch.tensor([[1e6, -1e6]]), torch.tensor([1e-6])), "relu": ReLU()}
+    graph = Graph({**nodes, "b": Affine(torch.ones(2, 1))}, {"a": ("x",), "relu": ("a",), "b": ("relu",)})
+    data = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    with pytest.raises(ParameterError, match=r"the bound of 'relu', 1e\+06, .* use windows='calibration'"):
+        convert(graph, FirstSpike(windows="bound"), data)
+    assert first_spike_report(graph, convert(graph, FirstSpike(), data), data).clipped == 0
+
+
 def test_a_bounded_activation_is_its_own_window() -> None:
     spiking = convert(drawn(["clamp"], 1), FirstSpike(), torch.rand(9, 2, 6, 6))
     windows = [node.window for node in spiking.nodes.values() if isinstance(node, RampFirstSpike)]
@@ -107,7 +153,7 @@ def test_a_bounded_activation_is_its_own_window() -> None:
 
 
 def test_refusals() -> None:
-    for fields in ({"time_bits": 0}, {"time_bits": 25}, {"margin": -1}, {"margin": float("nan")}):
+    for fields in ({"time_bits": 0}, {"time_bits": 25}, {"margin": -1}, {"margin": float("nan")}, {"windows": "long"}):
         with pytest.raises(ParameterError, match=f"FirstSpike: {next(iter(fields))} must"):
             FirstSpike(**fields)  # type: ignore[arg-type]
     for window, bits in ((0.0, None), (float("inf"), None), (1.0, 0)):

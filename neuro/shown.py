@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import html
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
+
+WIDTH = 120
+"""Columns of `str(value)`, whatever the terminal."""
 
 Sheet = tuple[str, Sequence[str], Sequence[Sequence[str]], Sequence[str]]
 
@@ -24,6 +28,13 @@ class Shown(ABC):
         below = "<ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in notes) + "</ul>" if notes else ""
         caption = f"<caption>{html.escape(title)}</caption>"
         return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        page = Console(file=io.StringIO(), width=WIDTH, color_system=None)
+        page.print(self)
+        return page.file.getvalue().rstrip()  # type: ignore[attr-defined]
 
     def __rich__(self) -> Any:
         from rich.console import Group
