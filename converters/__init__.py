@@ -4,6 +4,7 @@ from converters.convert import convert
 from converters.diagnose import diagnose
 from converters.diagnosis import Diagnosis
 from converters.prove import prove
+from converters.read import read
 from converters.recipes import (
     QCFS,
     Calibrated,
@@ -22,5 +23,5 @@ from converters.tune import Candidate, Goal, Trial, Tuning, tune
 __all__ = [
     "QCFS", "Calibrated", "Candidate", "Diagnosis", "Exact", "FirstSpike", "Goal", "Graded", "LocalThreshold",
     "OffsetSpikes", "RateCode", "ResidualPotential", "SigmaDelta", "Trial", "Tuning", "activations_replaced", "convert",
-    "diagnose", "prove", "tune",
+    "diagnose", "prove", "read", "tune",
 ]  # fmt: skip

@@ -14,7 +14,15 @@ from neuro.errors import ParameterError, ShapeError
 from neuro.nodes import Affine, Conv
 
 ROWS = 8192
-RIDGE = 0.01
+"""Output positions used, at the least."""
+
+ROWS_PER_INPUT = 32
+"""Output positions used for each weight of a channel, where there are so many."""
+
+FEWEST_ROWS_PER_INPUT = 4
+"""With less data the weights stay as they are: a fit would be to the noise."""
+
+RIDGE = 0.1
 ROUNDS = 5
 """Times that targets below zero are set anew."""
 
@@ -24,7 +32,7 @@ def refit(
     seen: Tensor,
     wanted: Tensor,
     ridge: float = RIDGE,
-    samples: int = ROWS,
+    samples: int | None = None,
     seed: int = 0,
     rectified: bool = False,
     rest: Tensor | None = None,
@@ -34,9 +42,9 @@ def refit(
     mean |W' p + b' - y|^2 + ridge * (mean variance of p) * |W' - W|^2,
 
     by the normal equations. seen (batch, *inputs): what the node receives now. wanted (batch, *outputs): what it should
-    give. samples: output positions used, drawn with `seed`; where they are fewer than four for each weight of a channel
-    the ridge grows in proportion, so that little data change little. Layer-wise reconstruction as in Li et al. 2021,
-    SNN calibration [recalled], with ridge regression in place of gradient descent.
+    give. samples: output positions used, drawn with `seed`; if None, 32 for each weight of a channel, at least 8,192.
+    Where the data have fewer than four for each weight only the bias is fitted. Layer-wise reconstruction as in Li et
+    al. 2021, SNN calibration [recalled], with ridge regression in place of gradient descent.
 
     rectified: values below zero are all alike to what reads the sum. Not the distance to y < 0 counts then but that to
     the nearest value below zero, by turns: each target below zero is set to what the node gives, if that is below zero,
@@ -49,6 +57,8 @@ def refit(
     for what, values in (("wanted", wanted), ("rest", wanted if rest is None else rest)):
         if tuple(values.shape) != shape:
             raise ShapeError(f"refit: {node.kind} gives {shape} on these inputs, but {what} is {tuple(values.shape)}")
+    inputs = node.weight[0].numel()
+    samples = max(ROWS, ROWS_PER_INPUT * inputs) if samples is None else samples
     drawn = _drawn(node, seen, [wanted] if rest is None else [wanted, rest], samples, seed)
     rows, target, *others = (part.to(node.weight.dtype) for part in drawn)
     other = others[0] if others else torch.zeros_like(target)
@@ -56,37 +66,28 @@ def refit(
     level = rows.new_zeros(()) if node.bias is None else node.bias.detach().reshape(len(rows), 1, -1)
     mean = rows.mean(1, keepdim=True)
     centred = rows - mean
-    change = _regression(centred, ridge)
+    enough = rows.shape[1] >= FEWEST_ROWS_PER_INPUT * inputs
+    change = _regression(centred, ridge) if enough else None
     start = centred @ weight.mT
     given, fitted = start + mean @ weight.mT + level + other, weight
     for _ in range(ROUNDS if rectified else 1):
         goal = (torch.where(target <= 0, given.clamp(max=0), target) if rectified else target) - other
         middle = goal.mean(1, keepdim=True)
-        fitted = weight + change(goal - middle - start)
+        fitted = weight if change is None else weight + change(goal - middle - start)
         level = middle - mean @ fitted.mT
         given = centred @ fitted.mT + middle + other
     return replace(node, weight=fitted.reshape(node.weight.shape).contiguous(), bias=level.reshape(-1))
 
 
 def _regression(rows: Tensor, ridge: float) -> Callable[[Tensor], Tensor]:
-    """From what is left to explain (groups, rows, outputs) to weights (groups, outputs, inputs); rows are centred.
-
-    The smaller of the two systems is solved, in float64: inputs by inputs, or rows by rows.
-    """
+    """From what is left to explain (groups, rows, outputs) to weights (groups, outputs, inputs); rows are centred."""
     _, count, inputs = rows.shape
-    few = count < inputs
-    gram = (rows @ rows.mT if few else rows.mT @ rows).double() / count
+    gram = (rows.mT @ rows).double() / count
     trace = gram.diagonal(dim1=1, dim2=2)
-    strength = ridge * max(1.0, 4 * inputs / count) * trace.sum(1, keepdim=True) / inputs
+    strength = ridge * trace.sum(1, keepdim=True) / inputs
     trace += strength.clamp(min=torch.finfo(torch.float32).tiny)
     factor = torch.linalg.cholesky(gram)
-
-    def change(left: Tensor) -> Tensor:
-        if few:
-            return (rows.mT @ torch.cholesky_solve(left.double() / count, factor).to(rows.dtype)).mT
-        return torch.cholesky_solve((rows.mT @ left).double() / count, factor).to(rows.dtype).mT
-
-    return change
+    return lambda left: torch.cholesky_solve((rows.mT @ left).double() / count, factor).to(rows.dtype).mT
 
 
 def _drawn(node: Affine | Conv, seen: Tensor, values: list[Tensor], samples: int, seed: int) -> list[Tensor]:

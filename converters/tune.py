@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,19 @@ class Candidate:
     steps: tuple[int | None, ...] = (None,)
 
 
+def brief(recipe: object) -> str:
+    """The recipe as it would be written: what differs from its defaults.
+
+    >>> brief(RateCode(percentile=99.0))
+    'RateCode(percentile=99.0)'
+    """
+    if not is_dataclass(recipe) or isinstance(recipe, type):
+        return repr(recipe)
+    said = [(item, getattr(recipe, item.name)) for item in fields(recipe)]
+    told = (f"{item.name}={value!r}" for item, value in said if item.default is MISSING or value != item.default)
+    return f"{type(recipe).__name__}({', '.join(told)})"
+
+
 @dataclass(frozen=True)
 class Trial:
     """One recipe at one number of steps on `samples` validation samples. `refused` says why there are no figures."""
@@ -112,7 +125,7 @@ class Tuning(Shown):
     @property
     def recipe(self) -> object | None:
         """The recipe of the best trial, ready for `convert`."""
-        return None if self.best is None else next(one for one in self.recipes if repr(one) == self.best.recipe)
+        return None if self.best is None else next(one for one in self.recipes if brief(one) == self.best.recipe)
 
     @property
     def measured(self) -> tuple[Trial, ...]:
@@ -161,17 +174,20 @@ class Tuning(Shown):
         return accuracy_against_cost(points, dense=self.dense, cost=str(self.goal.measure))
 
 
-def candidates() -> tuple[Candidate, ...]:
-    """What is tried unless the caller says otherwise: the recipes that need no training."""
+def candidates(graded: bool = False) -> tuple[Candidate, ...]:
+    """What is tried unless the caller says otherwise: recipes that need no training, with spikes of one bit.
+
+    graded: with events of several bits too, where a step carries more.
+    """
     steps = (4, 8, 16, 32, 64)
+    several_bits = (Candidate(Graded(levels), (1, 2, 4)) for levels in (3, 15)) if graded else ()
     return (
         *(Candidate(Exact(levels)) for levels in (2, 4, 8, 16, 32)),
         *(Candidate(Calibrated(steps=count), (count,)) for count in (4, 8, 16, 32)),
         *(Candidate(RateCode(percentile=percent), steps) for percent in (99.0, 99.9, 100.0)),
         Candidate(LocalThreshold(), steps),
-        *(Candidate(Graded(levels), (1, 2, 4)) for levels in (3, 15)),
-        Candidate(FirstSpike()),
-        Candidate(FirstSpike(time_bits=8)),
+        *(Candidate(FirstSpike(time_bits=bits)) for bits in (6, 8)),
+        *several_bits,
     )
 
 
@@ -240,7 +256,7 @@ def _try(
     screen: int,
 ) -> list[Trial]:
     """All trials of one candidate."""
-    name = repr(candidate.recipe)
+    name = brief(candidate.recipe)
     try:
         spiking = convert(graph, candidate.recipe, calibration=calibration)
         own = not has_neurons(spiking) or duration(spiking) is not None
@@ -302,12 +318,12 @@ class _Book:
                 self.trials[trial.recipe, trial.steps] = trial
 
     def of(self, candidate: Candidate) -> list[Trial]:
-        name = repr(candidate.recipe)
+        name = brief(candidate.recipe)
         places = dict.fromkeys([*((name, steps) for steps in candidate.steps), (name, None)])
         return [self.trials[place] for place in places if place in self.trials]
 
     def knows(self, candidate: Candidate) -> bool:
-        name = repr(candidate.recipe)
+        name = brief(candidate.recipe)
         return (name, None) in self.trials or all((name, steps) in self.trials for steps in candidate.steps)
 
     def add(self, found: Sequence[Trial]) -> None:

@@ -33,14 +33,19 @@ from neuro.nodes import (
     LIF,
     Add,
     Affine,
+    Alpha,
     AvgPool,
     BatchNorm,
+    BoxLIF,
     Clamp,
     Conv,
     ConvTranspose,
+    CurrentLI,
+    CurrentLIF,
     Dequantise,
     Experts,
     GradedSpiking,
+    Leaky,
     LeakyReLU,
     MaxPool,
     Neuron,
@@ -53,6 +58,7 @@ from neuro.nodes import (
     Softmax,
     Spiking,
     Staircase,
+    Synaptic,
     Tanh,
 )
 
@@ -270,6 +276,13 @@ def _(node: Node, traffic: tuple[Traffic, ...], output: Shape) -> Tally:
     return Tally(exponentials=size, additions=size, multiplications=size)
 
 
+_OF_ONE_UPDATE: dict[type[Node], tuple[int, int, int]] = {
+    LI: (1, 1, 1), LIF: (1, 1, 1), Leaky: (1, 1, 1), Synaptic: (2, 2, 2), Alpha: (3, 3, 3), BoxLIF: (1, 3, 1),
+    CurrentLIF: (2, 5, 2), CurrentLI: (2, 5, 2),
+}  # fmt: skip
+"""Multiplications, additions and state variables of one neuron in one step, resets left out; others (0, 1, 1)."""
+
+
 def tally_neurons(node: Neuron, neurons: int, samples: int, steps: int, spikes: int, touched: int | None) -> Tally:
     """What a population did: its updates, spikes and traffic of potentials (one read and one write per update).
 
@@ -279,15 +292,15 @@ def tally_neurons(node: Neuron, neurons: int, samples: int, steps: int, spikes: 
     late = node.warmup if isinstance(node, OffsetIF) else 0
     kept = neurons * samples * steps if late else 0
     updates = neurons * samples * (steps + late)
-    products = updates if isinstance(node, LI | LIF) else 2 * spikes if isinstance(node, GradedSpiking) else 0
+    products, sums, states = _OF_ONE_UPDATE.get(type(node), (0, 1, 1))
     return Tally(
         spikes=spikes,
         updates=updates,
         updates_active=updates if touched is None else touched,
-        additions=updates,
-        multiplications=products,
+        additions=sums * updates,
+        multiplications=products * updates + (2 * spikes if isinstance(node, GradedSpiking) else 0),
         comparisons=updates + neurons * samples * late if isinstance(node, Spiking | GradedSpiking) else 0,
-        state_words=2 * (updates + kept),
+        state_words=2 * (states * updates + kept),
         activation_words=2 * spikes,
     )
 

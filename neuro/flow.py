@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from neuro.graph import Graph, Input, Node
 from neuro.nodes import (
     Add,
     AvgPool,
     Concat,
+    Delay,
     GradedSpiking,
     MaxCount,
     MaxPool,
@@ -84,16 +85,20 @@ def ticks(graph: Graph, steps: int) -> int:
     return steps + late + depth(graph) if has_neurons(graph) else 1
 
 
-def carries_spikes(graph: Graph, spiking_inputs: bool = False) -> set[str]:
-    """Names whose output consists of events that all weigh the same: zeros and ones at every step, or first spikes."""
-    moves = (Reshape, Permute, Slice, Concat, MaxPool, MaxCount)
+def carries_spikes(graph: Graph, spiking_inputs: bool | Collection[str] = False) -> set[str]:
+    """Names whose output consists of events that all weigh the same: zeros and ones at every step, or first spikes.
+
+    spiking_inputs: whether the inputs do, or the names of those that do.
+    """
+    moves = (Reshape, Permute, Slice, Concat, MaxPool, MaxCount, Delay)
+    entering = spiking_inputs if not isinstance(spiking_inputs, bool) else graph.inputs if spiking_inputs else ()
     binary: set[str] = set()
     for name, node in graph.nodes.items():
         from_spikes = all(source in binary for source in graph.sources[name])
         padded = isinstance(node, Pad) and node.value == 0
         if (
             isinstance(node, Spiking | RampFirstSpike)
-            or (isinstance(node, Input) and spiking_inputs)
+            or (isinstance(node, Input) and name in entering)
             or ((isinstance(node, moves) or padded) and from_spikes)
         ):
             binary.add(name)
@@ -108,7 +113,7 @@ def carries_sums_of_spikes(graph: Graph, binary: set[str]) -> set[str]:
     graded = set(binary)
     for name, node in graph.nodes.items():
         unbiased = isinstance(node, Weighted) and node.bias is None
-        passing = isinstance(node, AvgPool | Add | Reshape | Permute | Slice | Concat | MaxPool | MaxCount)
+        passing = isinstance(node, AvgPool | Add | Reshape | Permute | Slice | Concat | MaxPool | MaxCount | Delay)
         scaled = (isinstance(node, Scale) and node.offset is None) or (isinstance(node, Pad) and node.value == 0)
         linear = (unbiased or passing or scaled) and all(source in graded for source in graph.sources[name])
         if linear or isinstance(node, Pulse | GradedSpiking):

@@ -7,6 +7,7 @@ all of it is refused.
 
 from __future__ import annotations
 
+import io
 import math
 import stat
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ class Limits:
     """groups inside groups"""
     strings: int = 0
     """elements of variable-length strings; read those with `read_strings`, whose sizes HDF5 tells only while reading"""
+    lists_of_text: bool = False
+    """attributes with several variable-length strings may be there whatever they share; they must not be read then"""
 
 
 GENERAL = Limits()
@@ -55,15 +58,16 @@ def guard(path: str | Path, *, limits: Limits = GENERAL) -> None:
 
 
 @contextmanager
-def open_guarded(path: str | Path, *, limits: Limits = GENERAL) -> Iterator[h5py.File]:
+def open_guarded(path: str | Path, *, limits: Limits = GENERAL, content: bytes | None = None) -> Iterator[h5py.File]:
     """The file, open for reading and already walked through; what h5py raises inside the block becomes a FileError.
 
     Only hard links, each object once, plain numbers and fixed-length strings, no storage outside the file, and no more
-    declared than `limits` allow for what is stored (cf. CVE-2026-1669 and CVE-2026-0897 in Keras).
+    declared than `limits` allow for what is stored (cf. CVE-2026-1669 and CVE-2026-0897 in Keras). Where the HDF5 file
+    lies inside another file, `content` holds its bytes and `path` names it in messages only.
     """
-    size = regular_file_size(path)
+    size = regular_file_size(path) if content is None else len(content)
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with h5py.File(path if content is None else io.BytesIO(content), "r", locking=False) as file:
             _Walk(str(path), size, limits).group(file["/"], "", 0)
             yield file
     except NeuroError:
@@ -178,7 +182,8 @@ class _Walk:
             self.strings += elements
             if self.strings > self.limits.strings:
                 raise self.refuse(place, f"holds variable-length strings beyond the {self.limits.strings} allowed here")
-            if whole and (elements - 1) * self.size > self.limits.total // 16:
+            unbounded = (elements - 1) * self.size > self.limits.total // 16
+            if whole and unbounded and not self.limits.lists_of_text:
                 raise self.refuse(place, f"its {elements} strings may share one long text; too many for an attribute")
         declared = elements * kind.get_size()
         self.declared += declared

@@ -25,6 +25,7 @@ from neuro.nodes import (
     GradedSpiking,
     Input,
     LeakyReLU,
+    Recurrent,
     ReLU,
     Reshape,
     Spiking,
@@ -168,6 +169,12 @@ def _(node: Affine) -> str:
 @details.register
 def _(node: Experts) -> str:
     return f"top {node.k} of {len(node.experts)}, each {node.experts[0].parameters:,} parameters"
+
+
+@details.register
+def _(node: Recurrent) -> str:
+    between = [n.kind for n in node.body.nodes.values() if not isinstance(n, Input)]
+    return f"{', '.join(between)}; spikes come back one step later"
 
 
 @details.register(Input)

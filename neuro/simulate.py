@@ -7,9 +7,7 @@ rows, neurons run through a kernel fused over time. A value that does not change
 from __future__ import annotations
 
 import math
-import os
-import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal, get_args
@@ -20,6 +18,7 @@ from torch import Tensor
 from neuro.counts import Counts, Tally, Traffic, experts_counts, tally, tally_neurons
 from neuro.dynamics import rest
 from neuro.errors import ParameterError, ShapeError
+from neuro.feedback import recurrent_counts
 from neuro.flow import carries_spikes, carries_sums_of_spikes, has_neurons, lead, rehearsal, ticks
 from neuro.graph import Graph, Input, Stateless
 from neuro.kernels import Kernel, run_steps
@@ -31,6 +30,7 @@ from neuro.nodes import (
     Accumulate,
     Add,
     CountThenFire,
+    Delay,
     Experts,
     GradedSpiking,
     MaxCount,
@@ -40,9 +40,11 @@ from neuro.nodes import (
     Pulse,
     RampFirstSpike,
     Readout,
+    Recurrent,
     Spiking,
     Weighted,
 )
+from neuro.progress import track
 from neuro.warmup import run_late, shown_again
 from neuro.windows import carried_as_sums, check_steps, duration, spike_counts, unfolded
 
@@ -137,9 +139,10 @@ def simulate(
     whole = _Chunk(graph, steps + lead(graph), tuple(record), kernel, spiking_input, count)
     size = _samples_per_chunk(graph, whole.rows, memory)
     series = shown_again(x, lead(graph)) if timed else x[None]
+    parts = range(0, samples, size)
     runs = []
     with torch.no_grad():
-        for start in _bar(range(0, samples, size), progress, f"simulate {graph.name}"):
+        for start in track(parts, len(parts), f"simulate {graph.name}", progress):
             runs.append(whole.run(series[:, start : start + size].to(torch.float32)))
     counts = runs[0].counts
     for run in runs[1:]:
@@ -160,19 +163,6 @@ def _cut(graph: Graph, run: Run, steps: int, kept: bool) -> Run:
     rate = isinstance(graph.nodes[graph.output], Spiking | GradedSpiking | MaxCount)
     counts = replace(run.counts, steps=ticks(graph, steps))
     return Run(output.mean(0) if rate else output[-1], counts, recordings)
-
-
-def _bar(items: range, progress: bool, title: str) -> Iterable[int]:
-    if not progress or len(items) < 2 or not sys.stderr.isatty() or os.environ.get("NEURO_PROGRESS") == "0":
-        return items
-    return _rich_bar(items, title)
-
-
-def _rich_bar(items: range, title: str) -> Iterator[int]:
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(items, description=title, console=Console(stderr=True), transient=True)
 
 
 def plain_counts(graph: Graph, x: Tensor) -> Counts:
@@ -252,11 +242,13 @@ class _Chunk:
                 value = self._neurons(name, node, given[0], recordings) if followed is None else followed
                 self._record(name, node, value, recordings)
                 values[name] = value
-                if self.count and not isinstance(node, Pulse):
+                if self.count and not isinstance(node, Pulse | Delay):
                     flows[name] = self._traffic(name, values[name])
                     fired = int(flows[name].active.sum()) if name in binary or name in graded else 0
                     size, batch = math.prod(graph.shapes[name]), x.shape[1]
                     tallies[name] = tally_neurons(node, size, batch, self.steps, fired, None)
+                    if isinstance(node, Recurrent):
+                        tallies[name] = recurrent_counts(node, given[0], dense(value))
             elif isinstance(node, Stateless):
                 silent = self.windowed and (name in binary or name in graded)
                 forward = _forward_live if silent else _forward

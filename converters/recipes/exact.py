@@ -199,9 +199,10 @@ class _Seen:
 
         The other summands are what they are in the new network.
         """
-        node, (source,) = self.plain.nodes[name], self.plain.sources[name]
+        node = self.plain.nodes[name]
         if not isinstance(node, Affine | Conv):
             return
+        (source,) = self.plain.sources[name]
         rest = [self.value(other) for other in self.plain.sources[total] if total != name != other]
         rectified = all(is_activation(self.plain.nodes[reader]) for reader in self.plain.targets[total])
         fitted = refit(

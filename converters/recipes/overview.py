@@ -31,14 +31,15 @@ class Entry:
 OVERVIEW = (
     Entry("rate", RateCode, "mean firing rate", "T + D", "accuracy at few steps: rates are coarse and arrive unevenly"),
     Entry("local", LocalThreshold, "mean firing rate", "T + D", "as rate; thresholds fitted to the clipping error"),
-    Entry("calibrated", Calibrated, "mean firing rate", "T + D", "made for one T; conversion simulates, so it is slower"),
-    Entry("qcfs", QCFS, "mean firing rate", "T + D", "needs training: hours to minutes, and the original weights"),
+    Entry("calibrated", Calibrated, "mean firing rate", "T + D", "made for one T; converting takes longer"),
+    Entry("qcfs", QCFS, "mean firing rate", "T + D", "needs training, minutes to hours, on the training samples"),
     Entry(
         "offset", OffsetSpikes, "mean firing rate", "T + D + warm-up of every layer",
         "a warm-up in every layer, and a memory of its input",
     ),
     Entry(
-        "residual", ResidualPotential, "mean firing rate", "warm-up + T + D", "a warm-up of the whole network; its silence is final",
+        "residual", ResidualPotential, "mean firing rate", "warm-up + T + D",
+        "a warm-up of the whole network, which silences neurons for good",
     ),
     Entry(
         "exact", Exact, "spike count, in integers", "(D + 1) L",
@@ -66,7 +67,7 @@ class Overview(Shown):
         rows = [(entry.name, entry.recipe.__name__, entry.code, entry.ticks, entry.gives_up) for entry in self.entries]
         notes = (
             "T steps, D layers of neurons on the longest path, L levels. Every result reports its ticks end to end.",
-            "auto tries those that need no training and takes the cheapest that loses no more than --max-loss.",
+            "auto tries those that need no training and send single bits: the fewest ticks within --max-loss.",
         )
         return (
             "Recipes",

@@ -16,8 +16,10 @@ from neuro.cli.data import data
 from neuro.cli.deploy import check, deploy
 from neuro.cli.diagnose import diagnose
 from neuro.cli.inspect import inspect
+from neuro.cli.recipes import recipes
 from neuro.cli.replay import replay
 from neuro.cli.simulate import simulate
+from neuro.cli.tune import tune
 from neuro.errors import NeuroError
 
 app = typer.Typer(
@@ -27,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for command in (demo, convert, diagnose, simulate, check, deploy, compare, inspect, replay, chips, data):
+for command in (demo, convert, tune, diagnose, recipes, simulate, check, deploy, compare, inspect, replay, chips, data):
     app.command()(command)
 
 

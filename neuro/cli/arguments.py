@@ -14,17 +14,16 @@ import torch
 import typer
 from rich.console import Console
 
+from converters.read import read
 from neuro import datasets
 from neuro.datasets import Split
 from neuro.errors import ParameterError
-from neuro.files import load
 from neuro.graph import Graph
-from neuro.trace import trace
-from neuro.weights import load_module, load_program
+from neuro.weights import load_module
 
 Model = Annotated[
     str,
-    typer.Argument(help="A Graph file (.h5), an exported program (.pt2), or file.py:function giving a torch module."),
+    typer.Argument(help="A file (.h5, .onnx, .keras, .tflite, .nir, .pt2), or file.py:function giving a torch module."),
 ]
 Weights = Annotated[
     Path | None, typer.Option(help="Weights of file.py:function: .safetensors, or a state dict (.pt, .pth).")
@@ -34,6 +33,7 @@ Root = Annotated[Path | None, typer.Option("--data-root", help="Folder that hold
 Shape = Annotated[
     str | None, typer.Option("--shape", help="Shape of one sample where no data set says it, e.g. 1,28,28.")
 ]
+TimeStep = Annotated[float | None, typer.Option("--dt", help="NIR files: length of a time step [s].")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Seed = Annotated[int, typer.Option(help="Everything random follows from it.", min=0)]
 Samples = Annotated[int | None, typer.Option(help="Use only the first so many test samples.", min=1)]
@@ -89,18 +89,27 @@ def need_data(name: str | None, root: Path | None, why: str) -> Split:
 
 
 def read_model(
-    model: str, weights: Path | None, split: Split | None, shape: str | None, *, shapes_only: bool = False
+    model: str,
+    weights: Path | None,
+    split: Split | None,
+    shape: str | None,
+    *,
+    shapes_only: bool = False,
+    dt: float | None = None,
 ) -> Graph:
     """The network of a MODEL argument as a Graph, traced where it is torch code.
 
     shapes_only: the values of its weights do not matter to the caller, so nothing is said where none are given.
     """
-    if model.endswith((".h5", ".hdf5")):
-        return load(model)
-    if weights is None and not shapes_only and not model.endswith(".pt2"):
+    if ":" not in Path(model).name:
+        needs_example = model.endswith(".pt2")
+        graph = read(model, example=_example(split, shape) if needs_example else None, dt=dt)
+        for change in graph.history[-1:] if model.endswith(".onnx") else ():
+            say(f"{model}: {change.why}")
+        return graph
+    if weights is None and not shapes_only:
         say(f"no --weights: {model} is used with the values that its function gives, random ones unless it loads some")
-    source = load_program(Path(model)) if model.endswith(".pt2") else load_module(model, weights)
-    return trace(source, _example(split, shape), name=Path(model.split(":")[0]).stem)
+    return read(load_module(model, weights), example=_example(split, shape), name=Path(model.split(":")[0]).stem)
 
 
 def _example(split: Split | None, shape: str | None) -> torch.Tensor:

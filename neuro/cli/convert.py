@@ -126,7 +126,7 @@ def convert(
     )
     printer.print(
         f"per sample: {result['spikes']:,.0f} spikes in {len(neurons)} populations, "
-        f"{result['accumulates']:,.0f} accumulates, {result['macs']:,.0f} MACs in the analogue first layer",
+        f"{result['accumulates']:,.0f} accumulates, {result['macs']:,.0f} MACs where what arrives is no single spike",
         highlight=False,
     )
     if out is not None:
@@ -139,7 +139,7 @@ def choose(graph: Graph, split: Split, calibration: Tensor, max_loss: float) -> 
         raise ParameterError(f"--recipe auto chooses on validation samples and {split.name} has none; name a recipe")
     x, y = split.validation_x[:1000], split.validation_y[:1000]
     tuned = tune(graph, Goal(max_loss, "ticks"), calibration=calibration, validation=(x, y), progress=True)
-    say(str(tuned))
+    typer.echo(str(tuned), err=True)
     if tuned.best is None:
         raise ParameterError(f"no recipe loses at most {100 * max_loss:g} points on validation samples; allow more")
     return tuned.recipe, tuned.best.steps or 1

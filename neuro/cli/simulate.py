@@ -13,6 +13,7 @@ from neuro.cli.arguments import (
     Root,
     Samples,
     Steps,
+    TimeStep,
     Weights,
     accuracy_of,
     check_steps,
@@ -35,6 +36,7 @@ def simulate(
     data_root: Root = None,
     steps: Steps = 32,
     samples: Samples = None,
+    dt: TimeStep = None,
     as_json: Json = False,
 ) -> None:
     """Run a network on the test samples: accuracy, and counts for every node.
@@ -43,7 +45,7 @@ def simulate(
     """
     check_steps(steps)
     split = need_data(data, data_root, "there is nothing to run on")
-    graph = read_model(model, weights, split, None)
+    graph = read_model(model, weights, split, None, dt=dt)
     x, y = split.test_x[:samples], split.test_y[:samples]
     run = simulate_graph(graph, x, steps=steps if has_neurons(graph) else None, progress=True)
     counts, size = run.counts, len(y)

@@ -16,6 +16,7 @@ from neuro.nodes.activations import (
     Tanh,
 )
 from neuro.nodes.corrected import Corrected, MaxCountAgain, OffsetIF, ResidualIF
+from neuro.nodes.euler import IAF, BoxLIF, CurrentLI, CurrentLIF, Euler
 from neuro.nodes.experts import Experts
 from neuro.nodes.first_spike import RampFirstSpike
 from neuro.nodes.graded import Delta, Differences, GradedIF, GradedSpiking, Sigma, SigmaDeltaReLU
@@ -34,14 +35,16 @@ from neuro.nodes.neurons import (
     Spiking,
 )
 from neuro.nodes.pooling import AvgPool, MaxPool
+from neuro.nodes.recurrent import Delay, Recurrent
 from neuro.nodes.reshaping import Pad, Permute, Reshape, Slice
 from neuro.nodes.synaptic import Alpha, Decaying, Leaky, Synaptic
 
 __all__ = [
-    "IF", "LI", "LIF", "Accumulate", "Add", "Affine", "AvgPool", "BatchNorm", "Clamp", "Concat", "Conv",
-    "ConvTranspose", "Corrected", "CountThenFire", "Delta", "Dequantise", "Differences", "Dropout", "Elementwise",
-    "Experts", "GradedIF", "GradedSpiking", "Input", "LeakyReLU", "MaxCount", "MaxCountAgain", "MaxPool", "Neuron",
-    "Node", "OffsetIF", "Pad", "Permute", "Pulse", "Quantise", "RampFirstSpike", "ReLU", "Readout", "Requantise",
-    "Reshape", "ResidualIF", "Scale", "Sigma", "SigmaDeltaReLU", "Sigmoid", "Slice", "Softmax", "Spiking", "Staircase",
-    "Stateless", "Tanh", "Weighted",
+    "IAF", "IF", "LI", "LIF", "Accumulate", "Add", "Affine", "Alpha", "AvgPool", "BatchNorm", "BoxLIF", "Clamp",
+    "Concat", "Conv", "ConvTranspose", "Corrected", "CountThenFire", "CurrentLI", "CurrentLIF", "Decaying", "Delay",
+    "Delta", "Dequantise", "Differences", "Dropout", "Elementwise", "Euler", "Experts", "GradedIF", "GradedSpiking",
+    "Input", "Leaky", "LeakyReLU", "MaxCount", "MaxCountAgain", "MaxPool", "Neuron", "Node", "OffsetIF", "Pad",
+    "Permute", "Pulse", "Quantise", "RampFirstSpike", "ReLU", "Readout", "Recurrent", "Requantise", "Reshape",
+    "ResidualIF", "Scale", "Sigma", "SigmaDeltaReLU", "Sigmoid", "Slice", "Softmax", "Spiking", "Staircase",
+    "Stateless", "Synaptic", "Tanh", "Weighted",
 ]  # fmt: skip

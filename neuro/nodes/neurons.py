@@ -40,6 +40,10 @@ class Spiking(Neuron):
         super().__post_init__()
         if bool((self.theta.detach() <= 0).any()):
             raise ParameterError(f"{self.kind}: theta must be > 0, got {float(self.theta.min())}")
+        self.check_reset()
+
+    def check_reset(self) -> None:
+        """Refuse a reset that the population does not know."""
         if self.reset not in self.resets:
             known = " or ".join(map(repr, self.resets))
             raise ParameterError(f"{self.kind}: reset must be {known}, got {self.reset!r}")

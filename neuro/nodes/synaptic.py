@@ -33,7 +33,7 @@ class Leaky(Decaying):
     """z = [v > theta] of v <- beta v + i - r theta ("subtract"), beta (1 - r) v + i ("zero"), beta v + i ("none").
 
     r and `delay` as in `Decaying`. Against `LIF`, which fires at v >= theta and is reset at once: a delayed "zero" is
-    the same, bit for bit, with the next smaller float for theta; a delayed "subtract" takes off theta where `LIF` takes
+    the same, bit for bit, with the next larger float for theta; a delayed "subtract" takes off theta where `LIF` takes
     off beta theta; "subtract" without delay is the same unless v - theta > theta. Eshraghian et al. 2023, Training
     spiking neural networks using lessons from deep learning; read in snntorch 1.0, Leaky. beta: decay per step.
     """
@@ -69,7 +69,7 @@ class Synaptic(Decaying):
 
 @dataclass(frozen=True, eq=False)
 class Alpha(Decaying):
-    """e <- alpha e + i;  h <- beta h - i;  v = tau (e + h), tau = ln alpha / (ln beta - ln alpha) + 1;  z = [v > theta].
+    """e <- alpha e + i;  h <- beta h - i;  v = tau (e + h);  z = [v > theta];  tau = ln alpha / ln (beta / alpha) + 1.
 
     The response to an impulse is a difference of exponentials. With r as in `Decaying`, always delayed: "zero" takes e,
     h and v to 0; "subtract" takes theta off e, h to 0, and adds to v the h of the step before: so the library does it.

@@ -15,14 +15,16 @@ def accuracy_against_cost(
 ) -> go.Figure:
     """Accuracy (a fraction) against a cost > 0, with the Pareto front. points: (name, cost, accuracy).
 
-    A name up to its last " T=" is a family: its points share a colour and are joined in the order of their cost.
-    dense: the accuracy of the original network, a level across the plot. The cost has a logarithmic axis.
+    The points of one recipe at several T share a colour and are joined in the order of their cost, and so do recipes of
+    one kind that have one point each. dense: the accuracy of the original network, a level across the plot. The cost has a logarithmic axis.
     """
+    recipes = [name.rsplit(" T=", 1)[0] for name, _, _ in points]
     families: dict[str, list[tuple[float, float, str]]] = {}
-    for name, at, accuracy in points:
-        families.setdefault(name.rsplit(" T=", 1)[0], []).append((at, accuracy, name))
+    for recipe, (name, at, accuracy) in zip(recipes, points, strict=True):
+        family = recipe if recipes.count(recipe) > 1 else recipe.split("(")[0]
+        families.setdefault(family, []).append((at, accuracy, name))
     look = complete(None, families)
-    drawn = figure()
+    drawn = figure(height=460)
     front = [points[index] for index in pareto([(at, accuracy) for _, at, accuracy in points])]
     if front:
         drawn.add_scatter(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +18,7 @@ from neuro.datasets.split import Split
 from neuro.errors import ParameterError, ShapeError
 from neuro.evaluate import evaluate
 from neuro.graph import Graph
+from neuro.progress import shown
 from neuro.training.augment import Augment
 from neuro.training.resume import Best, Course, fingerprint, write_tensors
 
@@ -273,7 +272,7 @@ def _threads(count: int | None) -> Iterator[None]:
 
 @contextmanager
 def _bar(total: int, progress: bool) -> Iterator[Callable[..., None]]:
-    if not progress or not sys.stderr.isatty() or os.environ.get("NEURO_PROGRESS") == "0":
+    if not shown(progress):
         yield lambda text, steps=1: None
         return
     from rich.console import Console

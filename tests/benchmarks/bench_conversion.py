@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from memory import peak_megabytes, reset_peak
 from resnet20 import ResNet20
 from torch import Tensor
 
@@ -84,8 +84,10 @@ def main() -> None:
     network = ResNet20().eval()
     network.load_state_dict(load_weights(arguments.weights))
     graph = trace(network, data.train_x[:2])
-    calibration = data.train_x[:512]
-    x, y = data.validation_x[: arguments.samples], data.validation_y[: arguments.samples]
+    calibration = data.train_x[:512].clone()
+    x, y = data.validation_x[: arguments.samples].clone(), data.validation_y[: arguments.samples].clone()
+    del data
+    reset_peak()
     dense = float((evaluate(graph, x).argmax(1) == y).double().mean())
     print(f"ResNet-20, {len(y)} validation images, batches of {arguments.batch}: dense {100 * dense:.1f} %")
 
@@ -104,14 +106,14 @@ def main() -> None:
         print(f"{name}: {100 * accuracy:.1f} %, {speed:,.0f} images/s with all counts")
         if accuracy >= dense - WITHIN:
             within.append((speed, name))
-    print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MB")
+    print(f"peak memory of all this, data set aside: {peak_megabytes():,.0f} MB")
     if arguments.peer is None:
         print("no --peer: nothing to compare with")
         return
     with tempfile.TemporaryDirectory() as folder:
         weights, tensors = Path(folder) / "weights.pt", Path(folder) / "data.pt"
         torch.save(network.state_dict(), weights)
-        torch.save({"calibration": calibration.clone(), "x": x.clone(), "y": y.clone()}, tensors)
+        torch.save({"calibration": calibration, "x": x, "y": y}, tensors)
         peer = measure_peer(arguments.peer, weights, tensors, arguments.batch, arguments.seconds)
     speeds: dict[str, float] = peer["rates"]  # type: ignore[assignment]
     accuracies: dict[str, float] = peer["accuracy"]  # type: ignore[assignment]

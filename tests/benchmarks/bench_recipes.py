@@ -40,7 +40,7 @@ from neuro.graph import Graph
 from neuro.weights import load_weights
 from neuro.windows import duration
 
-PARTS = ("first-spike", "exact", "rates", "corrected", "graded", "qcfs")
+PARTS = ("exact", "calibrated", "first-spike", "rates", "corrected", "graded", "qcfs")
 
 
 class Bench:
@@ -85,7 +85,6 @@ def main() -> None:
         command = [sys.executable, str(Path(__file__).parent / "train_resnet20.py"), "--out", str(arguments.weights)]
         root = [] if arguments.data_root is None else ["--data-root", str(arguments.data_root)]
         subprocess.run([*command, *root], check=True)
-    torch.set_num_threads(2)
     data = datasets.load("cifar10", arguments.data_root)
     network = ResNet20().eval()
     network.load_state_dict(load_weights(arguments.weights))
@@ -94,7 +93,7 @@ def main() -> None:
     for part in arguments.only.split(","):
         match part:
             case "first-spike":
-                for bits in (None, 10, 8, 6):
+                for bits in (None, 8):
                     spiking = bench.convert(FirstSpike(time_bits=bits))
                     bench.measure(spiking)
                     print(f"    {first_spike_report(bench.graph, spiking, x)}", flush=True)
@@ -109,6 +108,7 @@ def main() -> None:
             case "rates":
                 for recipe in (RateCode(), LocalThreshold()):
                     bench.measure(bench.convert(recipe), (8, 16, 32))
+            case "calibrated":
                 for steps in (4, 8, 16, 32):
                     bench.measure(bench.convert(Calibrated(steps)), (steps,))
             case "corrected":

@@ -7,12 +7,12 @@ norm fused, channel-wise 99.9 % thresholds, initial potential at half the thresh
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
 
 import torch
+from memory import peak_megabytes
 from resnet20 import ResNet20
 
 
@@ -59,7 +59,7 @@ def main(weights: str, data: str, steps: list[int], batch: int, seconds: float) 
         for count in steps:
             found = torch.cat([single(part, count).argmax(1) for part in x.split(batch)])
             result["accuracy"][count] = float((found == y).float().mean())  # type: ignore[index]
-    result["peak_MB"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    result["peak_MB"] = peak_megabytes()
     print(json.dumps(result))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from converters import Candidate, Exact, Goal, RateCode, convert, tune
-from converters.tune import Counted, Trial, Tuning, candidates
+from converters.tune import Counted, Trial, Tuning, brief, candidates
 from neuro import datasets, simulate, trace
 from neuro.errors import FileError, ParameterError
 from neuro.training import accuracy, fit
@@ -34,13 +34,13 @@ def test_trials_are_what_a_conversion_gives(task) -> None:
     tuned = tune(graph, Goal(1 - 1e-9), calibration=calibration, validation=(x, y), tried=FEW)
     assert tuned.dense == accuracy(graph, x, y)
     assert [(trial.recipe, trial.steps) for trial in tuned.trials] == [
-        (repr(RateCode()), 1), (repr(RateCode()), 8), (repr(Exact(4)), None), (repr(RateCode(reset="zero")), 8),
+        ("RateCode()", 1), ("RateCode()", 8), ("Exact(levels=4)", None), ("RateCode(reset='zero')", 8),
     ]  # fmt: skip
     for candidate in FEW:
         snn = convert(graph, candidate.recipe, calibration)
         for steps in candidate.steps:
             run = simulate(snn, x, steps=steps)
-            (trial,) = [t for t in tuned.trials if (t.recipe, t.steps) == (repr(candidate.recipe), steps)]
+            (trial,) = [t for t in tuned.trials if (t.recipe, t.steps) == (brief(candidate.recipe), steps)]
             assert trial.accuracy == pytest.approx(float((run.outputs.argmax(1) == y).double().mean()))
             assert (trial.ticks, trial.samples) == (run.counts.steps, len(y))
             assert trial.cost == trial.ticks
@@ -131,6 +131,6 @@ def test_bad_use_is_refused(task) -> None:
 
 
 def test_default_candidates_are_all_different() -> None:
-    names = [repr(candidate.recipe) for candidate in candidates()]
+    names = [brief(candidate.recipe) for candidate in candidates()]
     assert len(set(names)) == len(names) > 10
     assert str(Counted("ticks")) == "ticks"

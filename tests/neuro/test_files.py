@@ -24,24 +24,31 @@ from neuro.errors import FileError, NeuroError, ParameterError, ShapeError
 from neuro.files import load, register_kind, save, seal
 from neuro.graph import Change, Graph, Input, Node
 from neuro.nodes import (
+    IAF,
     IF,
     LI,
     LIF,
     Accumulate,
     Add,
     Affine,
+    Alpha,
     AvgPool,
     BatchNorm,
+    BoxLIF,
     Clamp,
     Concat,
     Conv,
     ConvTranspose,
     CountThenFire,
+    CurrentLI,
+    CurrentLIF,
+    Delay,
     Delta,
     Dequantise,
     Dropout,
     Experts,
     GradedIF,
+    Leaky,
     LeakyReLU,
     MaxCount,
     MaxCountAgain,
@@ -53,6 +60,7 @@ from neuro.nodes import (
     Quantise,
     RampFirstSpike,
     Readout,
+    Recurrent,
     ReLU,
     Requantise,
     Reshape,
@@ -64,6 +72,7 @@ from neuro.nodes import (
     Slice,
     Softmax,
     Staircase,
+    Synaptic,
     Tanh,
 )
 from neuro.nodes.activations import Elementwise
@@ -106,6 +115,8 @@ def every_kind() -> Graph:
     """A graph that holds every kind of node once or more."""
     expert = chain(Input((6,)), Affine(torch.randn(5, 6), torch.randn(5)), ReLU(), name="expert")
     router = chain(Input((6,)), Affine(torch.randn(2, 6)), name="router")
+    inside = {"x": Input((4,)), "y": Input((4,)), "add": Add(), "fire": IF(torch.ones(4), torch.ones(()))}
+    loop = Graph(inside, {"add": ("x", "y"), "fire": ("add",)}, "loop")
     one = torch.tensor(1.0)
     nodes: dict[str, Node] = {
         "image": Input((3, 8, 8)),
@@ -149,6 +160,15 @@ def every_kind() -> Graph:
         "changes": Delta(one, torch.tensor(0.5), 127),
         "sigma delta": SigmaDeltaReLU(torch.randn(4), one, torch.tensor(0.5), 127),
         "sigma": Sigma(torch.randn(4)),
+        "late": Leaky(torch.rand(4), one, "none", False),
+        "synaptic": Synaptic(torch.rand(4), one / 2, one),
+        "alpha": Alpha(one, torch.rand(4), one, "subtract"),
+        "current": CurrentLIF(one, one, -50 * one, -65 * one, -65 * one),
+        "box": BoxLIF(one, one, one, one, "subtract"),
+        "iaf": IAF(one, torch.rand(4)),
+        "current leak": CurrentLI(one, one, one),
+        "delay": Delay(torch.tensor([0.0, 1.0, 2.0, 3.0])),
+        "loop": Recurrent(loop),
         "sigmoid": Sigmoid(),
         "tanh": Tanh(),
         "softmax": Softmax(0, True),
