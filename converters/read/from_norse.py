@@ -100,7 +100,7 @@ def _box(part: Any, shape: Shape) -> Node:
         raise ParameterError(
             "Norse LIFBoxCell: reset_method must be reset_value or reset_subtract; others have no node"
         )
-    return BoxLIF(_rate(part, p.tau_mem_inv), _own(p.v_th), _own(p.v_leak), _own(p.v_reset), known[p.reset_method])
+    return BoxLIF(_rate(part, p.tau_mem_inv), _own(p.v_th), _own(p.v_leak), _own(p.v_reset), known[p.reset_method])  # type: ignore[arg-type]
 
 
 def _li(part: Any, shape: Shape) -> Node:

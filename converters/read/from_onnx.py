@@ -15,7 +15,7 @@ from converters.read import onnx_moves, onnx_windows  # noqa: F401 - they enter 
 from converters.read.onnx_constants import FUNCTIONS, evaluated
 from converters.read.onnx_guard import array_of, checked_model, inlined, onnx_package
 from converters.read.onnx_rules import RULES
-from converters.read.onnx_site import Budget, OnnxSite, Quantised, printable
+from converters.read.onnx_site import LARGEST_SIGNAL, Budget, OnnxSite, Quantised, printable
 from neuro.errors import FileError, NeuroError, UnsupportedNode
 from neuro.evaluate import evaluate
 from neuro.graph import Change, Graph, Shape
@@ -94,7 +94,7 @@ class _Walk:
             lines = "\n".join(self.refusals)
             raise UnsupportedNode(f"{str(self.path)!r}: {len(self.refusals)} operator(s) have no node\n{lines}")
         result = self._result()
-        history = ()
+        history: tuple[Change, ...] = ()
         if self.samples is not None:
             history = (Change("batch", str(self.samples), "any size", "every operator keeps samples apart"),)
         try:
@@ -135,18 +135,15 @@ class _Walk:
             if self.samples not in (None, sizes[0]):
                 raise FileError(f"{where}: batch size {sizes[0]}, but {self.samples} elsewhere; export with one batch")
             self.samples = sizes[0]
-        features = tuple(sizes[1:])
-        if shape is not None:
-            if len(shape) != len(features) or any(
-                size not in (None, want) for size, want in zip(features, shape, strict=True)
-            ):
-                raise FileError(f"{where}: features {list(features)} are not of the given shape {tuple(shape)}")
-            features = tuple(shape)
-        if None in features:
-            raise FileError(
-                f"{where}: features {list(features)} are open; give their shape, or export with fixed sizes"
-            )
-        if math.prod(features) > 1 << 26:
+        given = sizes[1:] if shape is None else list(shape)
+        if len(given) != len(sizes) - 1 or any(
+            size not in (None, want) for size, want in zip(sizes[1:], given, strict=True)
+        ):
+            raise FileError(f"{where}: features {sizes[1:]} are not of the given shape {tuple(given)}")
+        features = tuple(size for size in given if size is not None)
+        if len(features) < len(given):
+            raise FileError(f"{where}: features {given} are open; give their shape, or export with fixed sizes")
+        if math.prod(features) > LARGEST_SIGNAL:
             raise FileError(f"{where}: {math.prod(features)} elements per sample are too many")
         return features
 
@@ -261,8 +258,8 @@ def _compared(graph: Graph, model: Any, walk: _Walk) -> str:
     except ImportError:
         return "not checked: onnxruntime is not installed"
     samples = walk.samples or 2
-    largest = max(math.prod(features) for features in graph.shapes.values())
-    if samples * _operations(graph) > _MOST_OPERATIONS or samples * largest > _MOST_ELEMENTS:
+    widest = max(math.prod(features) for features in graph.shapes.values())
+    if samples * _operations(graph) > _MOST_OPERATIONS or samples * widest > _MOST_ELEMENTS:
         return "not checked: too large for a quick run"
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
@@ -286,7 +283,7 @@ def _compared(graph: Graph, model: Any, walk: _Walk) -> str:
         return "not compared: onnxruntime gives values that are not finite"
     largest, apart = float(np.abs(expected).max(initial=0)), np.abs(found - expected)
     rounded = any(node.kind == "Quantise" for node in graph.nodes.values())
-    most = apart.max(initial=0)
+    most = float(apart.max(initial=0))
     said = f"differs from onnxruntime by at most {most:.3g} of {largest:.3g} on a random batch of {samples}"
     if not (apart.mean() if rounded else most) <= TOLERANCE * max(largest, 1e-30):
         raise UnsupportedNode(f"{str(walk.path)!r}: the graph {said}; please report this network")

@@ -149,7 +149,7 @@ def _edges(path: object, name: str, dataset: h5py.Dataset) -> tuple[Edge, ...]:
     if dataset.dtype.kind in "iu":
         ends = [str(index) for index in dataset[()].ravel()]
     elif dataset.dtype.kind in "OS":
-        ends = read_strings(dataset)
+        ends = _texts(path, name, "edges", dataset)
     else:
         raise refusal(path, name, "edges", f"holds {dataset.dtype}, not names")
     return tuple(zip(ends[::2], ends[1::2], strict=True))
@@ -161,10 +161,28 @@ def _value(path: object, name: str, key: str, dataset: h5py.Dataset) -> Value:
     if dataset.dtype.kind in "OS":
         if dataset.shape not in ((), (1,)):
             raise refusal(path, name, key, f"holds {dataset.shape} texts where one or numbers belong")
-        return read_strings(dataset)[0]
+        return _texts(path, name, key, dataset)[0]
     if dataset.dtype.kind not in "fiub":
         raise refusal(path, name, key, f"holds {dataset.dtype}; only real numbers and text are read")
     return np.asarray(dataset[()])
+
+
+def _texts(path: object, name: str, key: str, dataset: h5py.Dataset) -> list[str]:
+    """The texts of a dataset, where none claims to be longer than the file: HDF5 would first make room for it.
+
+    A text of variable length is stored as its length, 4 bytes, and the place where it lies, 8 or 12 bytes.
+    """
+    if h5py.check_string_dtype(dataset.dtype) is not None and dataset.dtype.kind == "O":
+        place, stored = dataset.id.get_offset(), dataset.id.get_storage_size()
+        if place is None or stored not in (12 * dataset.size, 16 * dataset.size):
+            raise refusal(path, name, key, "holds text in pieces; write the file with the nir package")
+        with open(dataset.file.filename, "rb") as file:
+            file.seek(place)
+            heads = np.frombuffer(file.read(stored).ljust(stored, b"\xff"), np.uint8).reshape(dataset.size, -1)
+            size = file.seek(0, 2)
+        if int(heads[:, :4].copy().view("<u4").max()) > size:
+            raise refusal(path, name, key, "holds a text longer than the file; get another copy")
+    return read_strings(dataset)
 
 
 def raw_of(thing: object, path: str = "NIR graph") -> RawGraph:

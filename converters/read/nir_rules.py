@@ -197,10 +197,12 @@ def _firing(at: Fields, rate: np.ndarray) -> Chain:
     """tau dv/dt = (v_leak - v) + R I with threshold and reset."""
     theta, v_leak, v_reset, soft = _fires(at), at.parameter("v_leak"), _reset(at), at.units.reset == "subtract"
     if whole_input(rate, at.parameter("r")) and not v_leak.any() and (soft or not v_reset.any()):
-        fields = [("beta", 1 - rate), ("theta", above(theta)), ("v0", np.zeros_like(theta))]
-        return [("", LIF(*(at.tensor(*item) for item in fields), at.units.reset))]
-    values = [("rate_mem", rate), ("theta", theta), ("v_leak", v_leak), ("v_reset", v_reset)]
-    node = BoxLIF(*(at.tensor(*item) for item in values), "subtract" if soft else "value")
+        beta, v0 = at.tensor("beta", 1 - rate), at.tensor("v0", np.zeros_like(theta))
+        return [("", LIF(beta, at.tensor("theta", above(theta)), v0, at.units.reset))]
+    node = BoxLIF(
+        at.tensor("rate_mem", rate), at.tensor("theta", theta), at.tensor("v_leak", v_leak),
+        at.tensor("v_reset", v_reset), "subtract" if soft else "value",
+    )  # fmt: skip
     return [*_scaled(at, "r"), ("", node)]
 
 

@@ -44,7 +44,7 @@ class Peer:
 
     name: str
     cells: Mapping[type, Cell]
-    neurons: tuple[type, ...]
+    neurons: tuple[type[nn.Module], ...]
     states: tuple[str, ...] = ()
     remembers: bool = False
     forward: Callable[[nn.Module, bool], Callable | None] = lambda part, whole: None
@@ -70,6 +70,17 @@ class _Leaf(nn.Module):
 
 
 register(_Leaf, lambda leaf, shape: leaf.make(shape))  # type: ignore[operator]
+
+
+class _Alone(nn.Module):
+    """A network that is one cell."""
+
+    def __init__(self, cell: nn.Module) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x: Tensor, state: object = None) -> object:
+        return self.cell(x) if state is None else self.cell(x, state)
 
 
 class _NextStep(Exception):
@@ -118,7 +129,7 @@ def one_step(module: nn.Module, example: Tensor, peer: Peer, output: int, time: 
         form = "(time, batch, *features)" if time else "(batch, *features)"
         raise ParameterError(f"{peer.name}: example must be a tensor {form}")
     if peer.cell(module) is not None:
-        module = nn.Sequential(module)
+        module = _Alone(module)
     name = name or type(module).__name__
     _check_neurons(module, peer, name)
     refusals = []
@@ -140,7 +151,9 @@ def one_step(module: nn.Module, example: Tensor, peer: Peer, output: int, time: 
 
 
 def _check_neurons(module: nn.Module, peer: Peer, name: str) -> None:
-    parts = [(path, part) for path, part in module.named_modules() if isinstance(part, peer.neurons)]
+    parts: list[tuple[str, nn.Module]] = [
+        (path, part) for path, part in module.named_modules() if isinstance(part, peer.neurons)
+    ]
     refused = [f"  {path!r}: {type(part).__name__}" for path, part in parts if peer.cell(part) is None]
     if refused:
         raise UnsupportedNode(f"{name!r}: {len(refused)} {peer.name} module(s) have no node\n" + "\n".join(refused))
@@ -188,7 +201,7 @@ def _stand_in(part: nn.Module, cell: Cell, step: _Step) -> Callable:
     def forward(x: Tensor, *states: object, **named: object) -> object:
         if id(part) in step.called:
             raise _NextStep
-        step.called[id(part)] = part.population(x), part.potential(x)
+        step.called[id(part)] = part.population(x), part.potential(x)  # type: ignore[operator]
         return cell.returned(part, *step.called[id(part)])
 
     return forward
@@ -286,7 +299,8 @@ def _played(module: nn.Module, x: Tensor, peer: Peer, output: int, at_once: bool
 
     None where states travel through its arguments in a way that only its author knows.
     """
-    name, calls = type(module).__name__, []
+    name = type(module).__name__
+    calls: list[None] = []
     if at_once:
         first = next(part for part in module.modules() if peer.cell(part) is not None)
         with first.register_forward_hook(lambda *_: calls.append(None)):

@@ -9,7 +9,7 @@ import numpy as np
 
 from converters.read import onnx_site as shapes
 from converters.read.onnx_rules import rule, signal
-from converters.read.onnx_site import OnnxSite, Operand, Quantised
+from converters.read.onnx_site import WIDEST_BORDER, OnnxSite, Operand, Quantised
 from neuro.trace.hints import hint
 from neuro.trace.site import Refusal, Value
 
@@ -83,6 +83,8 @@ def pad(site: OnnxSite, x: Operand, pads: Operand = None, value: Operand = None,
     mode = {"edge": "replicate", "wrap": "circular"}.get(site.attributes["mode"], site.attributes["mode"])
     if mode not in ("constant", "reflect", "replicate", "circular"):
         raise Refusal(f"mode {mode!r} is unknown")
+    if mode != "constant" and any(amount > WIDEST_BORDER for amount in given):
+        raise Refusal(f"pads {given[:9]} of mode {mode!r} are wider than {WIDEST_BORDER}")
     room = {"reflect": -1, "circular": 0}.get(mode)
     for place, pair in pairs.items():
         if mode != "constant" and (

@@ -19,6 +19,9 @@ from neuro.trace.site import BatchRefusal, Refusal, Site, Value
 LARGEST_SIGNAL = 1 << 26
 """Elements of one sample; whatever claims more is no network but an attack on the memory."""
 
+WIDEST_BORDER = 256
+"""Elements of a border that repeats the signal: each is a node of its own."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sized:
@@ -122,7 +125,7 @@ class OnnxSite(Site):
             raise Refusal(f"{what} must be a constant vector of whole numbers")
         return [[int(number) for number in np.atleast_1d(value)] for value in values]  # type: ignore[arg-type]
 
-    def whole(self, x: Operand, what: str) -> list[int]:
+    def whole(self, x: Operand, what: str) -> list[int]:  # type: ignore[override]
         """Whole numbers of a constant that does not depend on the batch size."""
         if isinstance(x, Sized):
             raise BatchRefusal(f"{what} must not depend on the batch size")

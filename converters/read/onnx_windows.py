@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from converters.read.onnx_rules import rule, signal
-from converters.read.onnx_site import OnnxSite, Operand
+from converters.read.onnx_site import WIDEST_BORDER, OnnxSite, Operand
 from neuro.nodes import AvgPool, ConvTranspose, MaxPool, Pad, Scale
 from neuro.trace.site import Refusal, Value
 
@@ -99,7 +99,12 @@ def max_pool(site: OnnxSite, x: Operand) -> Any:
     if all(before == after and 2 * before <= k for (before, after), k in zip(around, window, strict=True)):
         even = tuple(before for before, _ in around)
         return site.aten(f"max_pool{count}d", x, window, steps, even, apart, ceil)
-    if ceil or any(max(pair) >= k for pair, k in zip(around, window, strict=True)) or max(apart) > 1 or not min(steps):
+    if (
+        ceil
+        or any(max(pair) >= min(k, WIDEST_BORDER) for pair, k in zip(around, window, strict=True))
+        or max(apart) > 1
+        or not min(steps)
+    ):
         raise Refusal("maxima over borders of this kind have no node; use equal pads of at most half a window")
     goal = [(size + sum(pair) - k) // step + 1
             for size, pair, k, step in zip(x.shape[1:], around, window, steps, strict=True)]  # fmt: skip

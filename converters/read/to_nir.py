@@ -341,9 +341,10 @@ def _(node: Conv, at: _Place) -> Written:
     bias = np.zeros(node.weight.shape[0], np.float32) if node.bias is None else _plain(node.bias, at)
     numbers = {"stride": node.stride, "padding": node.padding, "dilation": node.dilation, "input_shape": at.inside[1:]}
     told = {name: np.int64(sizes[0]) if count == 1 else _sizes(sizes) for name, sizes in numbers.items()}
-    return f"Conv{count}d", {"weight": _plain(node.weight, at), "bias": bias, "groups": np.asarray(node.groups)} | {
-        name: np.asarray(value) for name, value in told.items()
-    }
+    values: dict[str, Value | None] = {name: np.asarray(value) for name, value in told.items()}
+    return f"Conv{count}d", values | {
+        "weight": _plain(node.weight, at), "bias": bias, "groups": np.asarray(node.groups)
+    }  # fmt: skip
 
 
 @written.register
@@ -394,7 +395,8 @@ def _(node: IF, at: _Place) -> Written:
     _started(node, at)
     _soft(node, at)
     one = np.ones(at.outside)
-    return "IF", {"r": one, "v_threshold": below(_full(node.theta, at.outside)), "v_reset": 0 * one}
+    edge: Value = below(_full(node.theta, at.outside))
+    return "IF", {"r": one, "v_threshold": edge, "v_reset": 0 * one}
 
 
 @written.register

@@ -96,7 +96,9 @@ def _populations(graph: Graph) -> tuple[str, ...]:
 
 def _built(brian: Any, graph: Graph, populations: tuple[str, ...], series: Tensor) -> tuple[Any, dict[str, Any]]:
     """A network with one second per step, and the monitors of its populations."""
-    batch, groups, monitors = series.shape[1], {}, {}
+    batch = series.shape[1]
+    groups: dict[str, Any] = {}
+    monitors: dict[str, Any] = {}
     slots = [f"{slot}{place}" for place in range(len(populations)) for slot in ("synapses", "thresholds", "resets")]
     network = brian.Network()
     network.schedule = ["start", "groups", *slots, "end"]

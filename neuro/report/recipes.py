@@ -16,7 +16,8 @@ def accuracy_against_cost(
     """Accuracy (a fraction) against a cost > 0, with the Pareto front. points: (name, cost, accuracy).
 
     The points of one recipe at several T share a colour and are joined in the order of their cost, and so do recipes of
-    one kind that have one point each. dense: the accuracy of the original network, a level across the plot. The cost has a logarithmic axis.
+    one kind that have one point each. dense: the accuracy of the original network, a level across the plot. The cost
+    has a logarithmic axis.
     """
     recipes = [name.rsplit(" T=", 1)[0] for name, _, _ in points]
     families: dict[str, list[tuple[float, float, str]]] = {}

@@ -47,14 +47,17 @@ class Sketch:
 
     nodes: dict[str, Node] = field(default_factory=dict)
     sources: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    numbers: dict[str, int] = field(default_factory=dict)
+    """The last number given to each name that is taken more than once."""
 
     def add(self, name: str, node: Node, *inputs: Value) -> Value:
         """Put `node` behind `inputs`; a name already taken gets a number."""
         stem = name.replace("/", ".") or node.kind.lower()
-        name, number = stem, 1
+        name, number = stem, self.numbers.get(stem, 1)
         while name in self.nodes:
             number += 1
             name = f"{stem}_{number}"
+        self.numbers[stem] = number
         try:
             shape = node.output_shape(*(value.shape for value in inputs))
         except NeuroError as error:

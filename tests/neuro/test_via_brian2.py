@@ -11,14 +11,18 @@ from torch import Tensor
 from neuro import Graph, simulate
 from neuro.errors import ParameterError, ShapeError, UnsupportedNode
 from neuro.graph import Input, Node
-from neuro.nodes import IF, LIF, Add, Affine, AvgPool, Conv, Leaky, MaxPool, Readout, ReLU, Reshape
+from neuro.nodes import IF, LIF, Add, Affine, AvgPool, Conv, Leaky, MaxPool, Readout, ReLU, Reshape, Scale
 from neuro.oracles.via_brian2 import via_brian2
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    pytest.importorskip("brian2", reason="Brian2 is not installed: the oracle is not asked")
-
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def brian2() -> None:
+    """Not while tests are collected: importing Brian2 changes how pytest collects doctests."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pytest.importorskip("brian2", reason="Brian2 is not installed: the oracle is not asked")
 
 
 def chain(*nodes: Node) -> Graph:
@@ -37,7 +41,8 @@ def assert_same(graph: Graph, x: Tensor, steps: int | None = None) -> None:
     assert set(found) == {name for name, node in graph.nodes.items() if isinstance(node, IF | LIF)}
     for name, spikes in found.items():
         assert torch.equal(spikes, expected[name]), name
-        assert 0 < spikes.float().mean() < 1, name
+        assert spikes.any(), name
+    assert any(not spikes.all() for spikes in found.values())
 
 
 def test_integrate_and_fire_layers() -> None:
@@ -64,7 +69,7 @@ def test_images_and_branches_pass_all_layers_in_one_step() -> None:
     one = torch.ones(())
     nodes = {
         "x": Input((1, 6, 6)), "conv": Conv(grid(2, 1, 3, 3), grid(2)), "a": IF(one, one / 2),
-        "pool": AvgPool((2, 2), (2, 2), (0, 0)), "b": IF(one / 4, one / 8), "up": Conv(grid(2, 2, 1, 1)),
+        "pool": AvgPool((2, 2), (2, 2), (0, 0)), "b": IF(one / 4, one / 8), "up": Conv(grid(2, 2, 1, 1).abs() + 0.25),
         "c": LIF(one / 2, one / 2, one * 0), "sum": Add(), "flat": Reshape((8,)), "d": IF(2 * one, one),
     }  # fmt: skip
     sources = {
@@ -96,8 +101,4 @@ def test_refusals() -> None:
     with pytest.raises(ShapeError, match="steps"):
         via_brian2(chain(Input((4,)), IF(one, one)), torch.rand(1, 4))
     with pytest.raises(ParameterError, match="too large"):
-        via_brian2(
-            chain(Input((100, 100)), Reshape((10000,)), Affine(torch.zeros(20000, 10000)), IF(one, one)),
-            torch.rand(1, 100, 100),
-            2,
-        )
+        via_brian2(chain(Input((10_001,)), Scale(one), IF(one, one)), torch.rand(1, 10_001), 2)

@@ -26,7 +26,7 @@ ROLES = {
 }  # fmt: skip
 
 
-@dataclass
+@dataclass(eq=False)
 class Spec:
     """One layer: class, settings, weights in the order of Keras, and the layers it reads (functional models)."""
 
@@ -41,7 +41,7 @@ class Spec:
         roles = list(ROLES.get(self.kind, ()))
         if not self.config.get("use_bias", True):
             roles.remove("bias")
-        drop = [role for role, key in (("gamma", "scale"), ("beta", "center")) if not self.config.get(key, True)]
+        drop = [role for role, key in (("gamma", "scale"), ("beta", "center")) if self.config.get(key, True) is False]
         return [role for role in roles if role not in drop]
 
 

@@ -344,6 +344,8 @@ def test_there_and_back() -> None:
     ]
     for pair in cells:
         net = layers(*pair)
+        with torch.no_grad():
+            net[2].weight.abs_().mul_(4)
         graph = from_snntorch(net, x[0])
         back = to_snntorch(graph)
         assert isinstance(back, nn.Sequential)

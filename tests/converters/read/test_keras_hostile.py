@@ -286,7 +286,8 @@ def test_mutants_are_read_or_refused(tmp_path: Path, ending: str) -> None:
             said = str(error)
         assert str(path) in said
         assert time.process_time() - start < 2
-    assert 0 < read < MUTANTS, "most bytes of weights and padding are harmless, truncations never"
+    assert read < MUTANTS, "truncations are never harmless"
+    assert read > 0 or ending == "keras", "bytes of weights may be any; in a zip archive their checksum tells"
 
 
 CHILD = """

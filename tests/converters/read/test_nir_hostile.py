@@ -132,9 +132,9 @@ def deep(file: h5py.File) -> None:
 
 
 def crowd(file: h5py.File) -> None:
-    links = file["node/nodes"].id.links
+    group = file["node/nodes"]
     for index in range(100_001):
-        links.create_soft(str(index).encode(), b"/node/nodes/fc")
+        group.id.links.create_soft(str(index).encode(), b"/node/nodes/fc")
 
 
 def attributes(file: h5py.File) -> None:
@@ -266,6 +266,17 @@ def broken(whole: bytes) -> Iterator[tuple[str, bytes]]:
     yield "first bytes only", whole[:100]
     yield "other bytes", b"\x89PNG" + whole
     yield "text", b"graph { a -> b }"
+
+
+def test_a_text_longer_than_the_file_is_refused(tmp_path: Path, whole: bytes) -> None:
+    """HDF5 makes room for what the four bytes before a text claim, here 2 GiB, before it looks for the text."""
+    path = tmp_path / "net.nir"
+    path.write_bytes(whole)
+    with h5py.File(path) as opened:
+        place = opened["node/edges"].id.get_offset()
+    path.write_bytes(whole[:place] + b"\x00\x00\x00\x80" + whole[place + 4 :])
+    measured_peak()
+    refused(path, "edges", "longer than the file")
 
 
 def test_broken_files_are_refused(tmp_path: Path, whole: bytes) -> None:

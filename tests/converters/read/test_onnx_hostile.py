@@ -320,6 +320,19 @@ MODELS: dict[str, tuple[Callable[[], Any], type[NeuroError], str]] = {
         UnsupportedNode,
         "do not fit",
     ),
+    "wide border": (
+        lambda: model_of(node("Pad", ["x", "p"], ["y"], mode="edge"), p=np.array([0, 0, 1 << 19, 0] * 2)),
+        UnsupportedNode,
+        "wider than 256",
+    ),
+    "one name for all": (
+        lambda: model_of(
+            *(node("Relu", [f"c{n}" if n else "x"], [f"c{n + 1}"], name="same") for n in range(9000)),
+            node("Rely", ["c9000"], ["y"]),
+        ),
+        UnsupportedNode,
+        "Rely",
+    ),
     "mirrored too far": (
         lambda: model_of(node("Pad", ["x", "p"], ["y"], mode="reflect"), p=np.array([0, 0, 6, 0] * 2)),
         UnsupportedNode,

@@ -1,0 +1,1 @@
+"""The same Graph on a foreign engine."""
