@@ -15,6 +15,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from converters.read.nir_text import TextError, variable_texts
 from neuro.atomic import replacing
 from neuro.errors import FileError, ParameterError
 from neuro.hdf5_guard import Limits, open_guarded, read_strings
@@ -168,20 +169,12 @@ def _value(path: object, name: str, key: str, dataset: h5py.Dataset) -> Value:
 
 
 def _texts(path: object, name: str, key: str, dataset: h5py.Dataset) -> list[str]:
-    """The texts of a dataset, where none claims to be longer than the file: HDF5 would first make room for it.
-
-    A text of variable length is stored as its length, 4 bytes, and the place where it lies, 8 or 12 bytes.
-    """
-    if h5py.check_string_dtype(dataset.dtype) is not None and dataset.dtype.kind == "O":
-        place, stored = dataset.id.get_offset(), dataset.id.get_storage_size()
-        if place is None or stored not in (12 * dataset.size, 16 * dataset.size):
-            raise refusal(path, name, key, "holds text in pieces; write the file with the nir package")
-        with open(dataset.file.filename, "rb") as file:
-            file.seek(place)
-            heads = np.frombuffer(file.read(stored).ljust(stored, b"\xff"), np.uint8).reshape(dataset.size, -1)
-            size = file.seek(0, 2)
-        if int(heads[:, :4].copy().view("<u4").max()) > size:
-            raise refusal(path, name, key, "holds a text longer than the file; get another copy")
+    """The texts of a dataset; those of variable length without the HDF5 library, which trusts their lengths."""
+    if dataset.dtype.kind == "O":
+        try:
+            return variable_texts(dataset)
+        except TextError as error:
+            raise refusal(path, name, key, str(error)) from error
     return read_strings(dataset)
 
 
