@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from converters.read.nir_units import NirReset
+from converters.read.nir_units import Integrator, NirReset
 from neuro.errors import BackendMissing, FileError, ParameterError
 from neuro.files import load
 from neuro.graph import Graph
@@ -36,15 +36,16 @@ def read(
     example: Tensor | None = None,
     dt: float | None = None,
     reset: NirReset = "zero",
+    integrator: Integrator = "euler",
     name: str | None = None,
 ) -> Graph:
     """The Graph of a network file or of a torch module; its `history` says what reading changed.
 
-    example (batch, *features): needed where the shape of a sample is not in the source, for modules and .pt2. dt [s]
-    and reset: for NIR, see `from_nir`. Modules with snnTorch or Norse neurons go through their readers, others are
-    traced. State dicts hold no network: build the module, load them into it, and give it here. Raises FileError for
-    damaged, hostile and unknown files, UnsupportedNode for what has no node, ParameterError for a missing example,
-    BackendMissing where a format needs a package that is not installed.
+    example (batch, *features): needed where the shape of a sample is not in the source, for modules and .pt2. dt [s],
+    reset and integrator: for NIR, see `from_nir`. Modules with snnTorch or Norse neurons go through their readers,
+    others are traced. State dicts hold no network: build the module, load them into it, and give it here.
+    Raises FileError for damaged, hostile and unknown files, UnsupportedNode for what has no node, ParameterError for a
+    missing example, BackendMissing where a format needs a package that is not installed.
     """
     if isinstance(source, nn.Module):
         return _module(source, _needed(example, "a module"), name)
@@ -70,7 +71,7 @@ def read(
         case ".nir":
             from converters.read.from_nir import from_nir
 
-            return from_nir(path, dt=dt, reset=reset)
+            return from_nir(path, dt=dt, reset=reset, integrator=integrator)
         case ".pt2":
             return trace(load_program(path), _needed(example, "a .pt2 program"), name=name or path.stem)
     if suffix in (".pt", ".pth", ".safetensors", ".npz"):

@@ -1,10 +1,11 @@
 """What every recipe keeps of a CIFAR-10 ResNet-20, on test images: accuracy, ticks, spikes, seconds to convert.
 
-python tests/benchmarks/bench_recipes.py --data-root ../shared/data            # 10,000 images, about half an hour
+python tests/benchmarks/bench_recipes.py --data-root ../shared/data            # all parts, 10,000 images: hours
 python tests/benchmarks/bench_recipes.py --data-root ../shared/data --samples 1000 --only exact,rates
 
 Recipes and their settings are fixed here and were chosen on validation images. Exact is proved equal to its integers on
---proved images. QCFS trains for ten epochs (about 15 minutes) and keeps its checkpoint beside the weights.
+--proved images. QCFS trains for ten epochs (about an hour) and keeps its checkpoint beside the weights. The parts
+"corrected" and "graded" have no fused kernels: give them fewer --samples.
 """
 
 from __future__ import annotations
