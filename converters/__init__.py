@@ -18,7 +18,8 @@ from converters.recipes import (
     SigmaDelta,
 )
 from converters.spiking import activations_replaced
-from converters.tune import Candidate, Goal, Trial, Tuning, tune
+from converters.tune import tune
+from converters.tuning import Candidate, Goal, Trial, Tuning
 
 __all__ = [
     "QCFS", "Calibrated", "Candidate", "Diagnosis", "Exact", "FirstSpike", "Goal", "Graded", "LocalThreshold",

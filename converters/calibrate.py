@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -83,11 +83,18 @@ def percentile(values: Tensor, percent: float) -> Tensor:
     return values.topk(_from_top(values.shape[1], percent), dim=1).values[:, -1]
 
 
-def percentiles(graph: Graph, x: Tensor, percent: float, per_channel: bool = True) -> dict[str, Tensor]:
+def percentiles(
+    graph: Graph, x: Tensor, percent: float, per_channel: bool = True, layers: Mapping[str, float] | None = None
+) -> dict[str, Tensor]:
     """`percentile` of every channel (or of all values) of every activation, exactly.
 
-    Of each row only the largest values are kept from batch to batch, as many as the percentile needs.
+    layers: other percentages for single activations, by name. Of each row only the largest values are kept from batch
+    to batch, as many as the percentile needs. Raises ParameterError for names that are no activations.
     """
+    own = {} if layers is None else dict(layers)
+    known = [name for name, node in graph.nodes.items() if is_activation(node)]
+    if odd := [name for name in own if name not in known]:
+        raise ParameterError(f"{graph.name!r} has no activation {', '.join(map(repr, odd))}; it has {', '.join(known)}")
     kept: dict[str, Tensor] = {}
 
     def observe(name: str, value: Tensor) -> None:
@@ -95,7 +102,8 @@ def percentiles(graph: Graph, x: Tensor, percent: float, per_channel: bool = Tru
             rows = by_channel(value, per_channel)
             count = rows.shape[1] // len(value) * len(x)
             rows = torch.cat([kept[name], rows], 1) if name in kept else rows
-            kept[name] = rows.topk(min(_from_top(count, percent), rows.shape[1]), dim=1).values
+            fewest = _from_top(count, own.get(name, percent))
+            kept[name] = rows.topk(min(fewest, rows.shape[1]), dim=1).values
 
     with torch.no_grad():
         for chunk in x.split(BATCH):

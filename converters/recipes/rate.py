@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -27,7 +27,8 @@ class RateCode:
     maximum (Diehl et al. 2015). 99.9 is from Rueckauer et al. 2017, sec. 2.2.2. per_channel: one threshold per channel
     (Kim et al. 2020, Spiking-YOLO, sec. 3.1) or one per layer. v0: initial potential in thresholds; 0.5 turns floor
     into round (Deng and Gu 2021, sec. 4). reset: "subtract" keeps what lies above the threshold (Rueckauer et al. 2017,
-    eq. 4). readout_start: steps after which the read-out begins to integrate.
+    eq. 4). readout_start: steps after which the read-out begins to integrate. layers: the percentile of single
+    activations, by name, where it is another than `percentile`; `converters.tune` searches them.
     """
 
     percentile: float = 99.9
@@ -37,10 +38,15 @@ class RateCode:
     readout_start: int = 0
     thresholds: Literal["percentile", "mmse"] = "percentile"
     steps: int = 32
+    layers: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not 0 < self.percentile <= 100:
-            raise ParameterError(f"RateCode: percentile must lie in (0, 100], got {self.percentile}")
+        named = {f" of {name!r}": percent for name, percent in self.layers.items()}
+        for where, percent in {"": self.percentile, **named}.items():
+            if not 0 < percent <= 100:
+                raise ParameterError(f"RateCode: percentile{where} must lie in (0, 100], got {percent}")
+        if self.layers and self.thresholds != "percentile":
+            raise ParameterError("RateCode: layers gives percentiles; leave it out or set thresholds='percentile'")
         if not 0 <= self.v0 < 1:
             raise ParameterError(f"RateCode: v0 must lie in [0, 1) thresholds, got {self.v0}")
         if self.reset not in ("subtract", "zero"):
@@ -79,7 +85,7 @@ def rate_neurons(
 def _(recipe: RateCode, plain: Graph, calibration: Tensor | None) -> Graph:
     x = check_calibration(plain, calibration)
     if recipe.thresholds == "percentile":
-        thresholds = percentiles(plain, x, recipe.percentile, recipe.per_channel)
+        thresholds = percentiles(plain, x, recipe.percentile, recipe.per_channel, recipe.layers)
     else:
         kept = sampled(plain, x, recipe.per_channel)
         thresholds = {name: mmse(values, recipe.steps, recipe.v0) for name, values in kept.items()}

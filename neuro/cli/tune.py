@@ -11,7 +11,7 @@ from torch import Tensor
 
 from converters import Goal
 from converters import tune as tune_graph
-from converters.tune import Cost, Counted, candidates
+from converters.tuning import Cost, Counted, candidates
 from hardware_targets import chips, compile, price
 from hardware_targets import run as run_program
 from hardware_targets.price import tables
@@ -75,6 +75,9 @@ def tune(
     calibration: Annotated[int, typer.Option(help="Training samples that set the thresholds.", min=1)] = 512,
     samples: Annotated[int, typer.Option(help="Validation samples.", min=1)] = 1000,
     graded: Annotated[bool, typer.Option(help="Try events of several bits too.")] = False,
+    layers: Annotated[
+        int, typer.Option(help="So many layers, the costliest first, get a percentile of their own afterwards.", min=0)
+    ] = 0,
     jobs: Annotated[int, typer.Option(help="Processes; -1 for all cores.")] = 1,
     folder: Annotated[Path | None, typer.Option(help="Keep trials here; a second call goes on from them.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write a page with the picture here (.html).")] = None,
@@ -95,7 +98,7 @@ def tune(
     found = tune_graph(
         graph, goal, calibration=split.train_x[:calibration],
         validation=(split.validation_x[:samples], split.validation_y[:samples]),
-        tried=candidates(graded), folder=folder, jobs=jobs, progress=True,
+        tried=candidates(graded), layers=layers, folder=folder, jobs=jobs, progress=True,
     )  # fmt: skip
     if out is not None:
         title, _, _, notes = found.sheet()

@@ -236,6 +236,25 @@ def test_percentile(count: int, percent: float, seed: int) -> None:
     assert bool(((values < got[:, None]).double().mean(1) < percent / 100 + 1e-9).all())
 
 
+def test_layers_with_percentiles_of_their_own() -> None:
+    graph = legalise(drawn(BLOCKS[:2], 3))
+    x = torch.rand(300, *graph.shapes[graph.inputs[0]], generator=torch.Generator().manual_seed(0))
+    low, high = percentiles(graph, x, 80.0), percentiles(graph, x, 99.0)
+    first, *others = low
+    mixed = percentiles(graph, x, 99.0, layers={first: 80.0})
+    assert torch.equal(mixed[first], low[first])
+    assert not torch.equal(low[first], high[first])
+    assert all(torch.equal(mixed[name], high[name]) for name in others)
+    snn = convert(graph, RateCode(99.0, layers={first: 80.0}), x)
+    plain = convert(graph, RateCode(99.0), x)
+    thetas = [{name: node.theta for name, node in g.nodes.items() if isinstance(node, IF)} for g in (snn, plain)]
+    assert [name for name in thetas[0] if not torch.equal(thetas[0][name], thetas[1][name])] == [first]
+    with pytest.raises(ParameterError, match="no activation 'nothing'"):
+        convert(graph, RateCode(layers={"nothing": 99.0}), x)
+    with pytest.raises(ParameterError, match="percentile of 'relu'"):
+        RateCode(layers={"relu": 0.0})
+
+
 def test_percentiles_over_batches_are_those_of_all_values() -> None:
     """The largest values kept from batch to batch are enough."""
     graph, x = legalise(drawn(["concat"], 0)), torch.rand(2 * BATCH + 9, 2, 6, 6)

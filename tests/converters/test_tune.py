@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from converters import Candidate, Exact, Goal, RateCode, convert, tune
-from converters.tune import Counted, Trial, Tuning, brief, candidates
+from converters.legalise import is_activation
+from converters.tune import nearest
+from converters.tuning import PERCENTILES, Counted, Trial, Tuning, brief, candidates
 from neuro import datasets, simulate, trace
 from neuro.errors import FileError, ParameterError
 from neuro.training import accuracy, fit
@@ -134,3 +136,36 @@ def test_default_candidates_are_all_different() -> None:
     names = [brief(candidate.recipe) for candidate in candidates()]
     assert len(set(names)) == len(names) > 10
     assert str(Counted("ticks")) == "ticks"
+
+
+def test_layers_get_percentiles_of_their_own(task, tmp_path: Path) -> None:
+    graph, calibration, validation = task
+    rough = (Candidate(RateCode(percentile=60.0), (2,)),)
+    call = {"calibration": calibration, "validation": validation, "tried": rough, "folder": tmp_path}
+    plain, tuned = tune(graph, Goal(0.0), **call), tune(graph, Goal(0.0), layers=2, **call)
+    assert nearest(plain) == plain.trials[0]
+    assert tuned.trials[:1] == plain.trials
+    own = [one.layers for one in tuned.recipes if one.layers]
+    assert len(own) == 2 * len(PERCENTILES)
+    assert {name for layers in own for name in layers} == {n for n, node in graph.nodes.items() if is_activation(node)}
+    assert max(trial.accuracy for trial in tuned.trials) > plain.trials[0].accuracy
+    best = max(tuned.trials, key=lambda trial: trial.accuracy)
+    recipe = next(one for one in tuned.recipes if brief(one) == best.recipe)
+    run = simulate(convert(graph, recipe, calibration), validation[0], steps=2)
+    assert best.accuracy == pytest.approx(float((run.outputs.argmax(1) == validation[1]).double().mean()))
+    with pytest.raises(ParameterError, match="layers"):
+        tune(graph, Goal(0.0), layers=-1, **call)
+
+
+def test_the_rate_code_to_go_on_from() -> None:
+    recipes = (RateCode(), RateCode(percentile=99.0), Exact(4))
+    near, far, good, other = (
+        Trial(brief(recipe), steps, 10, accuracy, cost)
+        for recipe, steps, accuracy, cost in (
+            (recipes[0], 8, 0.90, 8.0), (recipes[1], 4, 0.80, 4.0),
+            (recipes[0], 32, 0.99, 32.0), (recipes[2], None, 0.9, 1.0),
+        )
+    )  # fmt: skip
+    assert nearest(Tuning(Goal(0.01), 0.99, (near, far, good, other), recipes)) == near
+    assert nearest(Tuning(Goal(0.01), 0.99, (good,), recipes)) == good
+    assert nearest(Tuning(Goal(0.01), 0.99, (other,), recipes)) is None
