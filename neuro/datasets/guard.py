@@ -16,6 +16,8 @@ from neuro.errors import DataError, NeuroError
 #: A file that claims more than this must also store a fair part of it: pixels seldom compress beyond 50 to 1.
 HARMLESS_BYTES = 64 * 2**20
 LARGEST_RATIO = 200
+#: A single recording is read whole, up to this size.
+LARGEST_RECORDING = 2**30
 
 
 @contextmanager
@@ -51,3 +53,21 @@ def refuse_bomb(path: Path, declared: int, stored: int) -> None:
             f"{path}: claims {declared:,} bytes but stores {stored:,}; refused as a decompression bomb, "
             "store it uncompressed if it is real"
         )
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Begin every DataError of what was read from `path` with it."""
+    try:
+        yield
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+
+
+def read_bounded(path: Path) -> bytes:
+    """All bytes of one recording; DataError where it cannot be read or is larger than `LARGEST_RECORDING`."""
+    with reading(path), path.open("rb") as file:
+        data = file.read(LARGEST_RECORDING + 1)
+    if len(data) > LARGEST_RECORDING:
+        raise DataError(f"{path}: holds more than {LARGEST_RECORDING:,} bytes, too much for one recording; cut it up")
+    return data

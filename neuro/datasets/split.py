@@ -23,13 +23,17 @@ Pair = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """A data set as its source stores it: pairs (x, y) of raw arrays; a part the source does not have is None."""
+    """A data set as its source stores it: pairs (x, y) of raw arrays; a part the source does not have is None.
+
+    `timed`: x is (N, time, *features).
+    """
 
     train: Pair | None
     test: Pair | None
     provenance: str
     classes: tuple[str, ...] | None = None
     validation: Pair | None = None
+    timed: bool = False
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,7 +42,8 @@ class Split:
 
     `*_x`: float32 (N, *features) in [0, 1], images as (N, channels, height, width). `*_y`: int64 (N,), an index into
     `classes`. A part may be empty, shape (0, *features). `provenance` says where the samples come from and how they
-    were divided. Raises DataError where shapes, types, labels or values (NaN too) break this.
+    were divided. `timed`: the first feature is time, x is (N, time, *features), and a network takes x.transpose(0, 1).
+    Raises DataError where shapes, types, labels or values (NaN too) break this.
     """
 
     name: str
@@ -50,6 +55,7 @@ class Split:
     test_y: Tensor
     classes: tuple[str, ...]
     provenance: str
+    timed: bool = False
 
     def __post_init__(self) -> None:
         for part, (x, y) in self.parts.items():
@@ -157,6 +163,7 @@ def assemble(name: str, arrays: Arrays, validation: float | int | None, seed: in
         torch.from_numpy(found["test"][1]),
         arrays.classes or tuple(str(label) for label in range(largest + 1)),
         "; ".join(notes),
+        arrays.timed,
     )
 
 
