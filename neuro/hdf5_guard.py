@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
-import numpy as np
 from h5py import h5a, h5d, h5o, h5s, h5t
 
 from neuro.errors import FileError, NeuroError
+from neuro.hdf5_text import LONGEST, TextError, strings
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Limits:
     depth: int = 32
     """groups inside groups"""
     strings: int = 0
-    """elements of variable-length strings; read those with `read_strings`, whose sizes HDF5 tells only while reading"""
+    """elements of variable-length strings; read those with `read_strings` or `neuro.hdf5_text`"""
     lists_of_text: bool = False
     """attributes with several variable-length strings may be there whatever they share; they must not be read then"""
 
@@ -92,16 +92,15 @@ def regular_file_size(path: str | Path) -> int:
     return found.st_size
 
 
-def read_strings(dataset: h5py.Dataset, *, budget: int = 1 << 24) -> list[str]:
-    """The strings of a dataset in C order, at most `budget` bytes: many elements may share one long stored string."""
-    found: list[str] = []
-    for index in np.ndindex(dataset.shape):
-        value = dataset[index]
-        found.append(value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value))
-        budget -= len(value)
-        if budget < 0:
-            raise FileError(f"{dataset.file.filename}: {dataset.name!r}: its strings are too long together; refused")
-    return found
+def read_strings(dataset: h5py.Dataset, *, budget: int = LONGEST) -> list[str]:
+    """The strings of a dataset in C order, at most `budget` bytes: many elements may share one long stored string.
+
+    Lengths and places of variable strings are checked before anything is read (see `neuro.hdf5_text`).
+    """
+    try:
+        return strings(dataset, budget)
+    except TextError as error:
+        raise FileError(f"{dataset.file.filename}: {dataset.name!r}: {error}") from error
 
 
 class _Walk:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import torch
+
 from neuro.graph import Change, Graph, Node
+from neuro.nodes import Input, Scale
 
 
 class Builder:
@@ -53,6 +56,17 @@ def append(graph: Graph, name: str, node: Node) -> Graph:
     for old in graph.nodes:
         builder.keep(old)
     builder.add(name, node, (graph.output,))
+    return builder.build()
+
+
+def scaled_inputs(graph: Graph, factor: float) -> Graph:
+    """The graph that takes x where the given one takes `factor` x: a Scale behind every input."""
+    builder = Builder(graph)
+    for name, node in graph.nodes.items():
+        builder.keep(name)
+        if isinstance(node, Input):
+            builder.alias[name] = builder.add(f"{name}.scale", Scale(torch.tensor(float(factor))), (name,))
+            builder.note(name, "x", f"{factor:g} x", "it learnt inputs of that scale")
     return builder.build()
 
 

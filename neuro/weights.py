@@ -3,47 +3,48 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import math
+import re
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import torch
 from numpy.lib import format as npy
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from neuro.errors import FileError, NeuroError
 from neuro.hdf5_guard import regular_file_size
 from neuro.pt2_guard import checked_program
+from neuro.safetensors_files import INDEX, config_beside, load_file_of_tensors, load_folder
 from neuro.zip_guard import checked_members
 
-LONGEST_HEADER = 25_000_000
-"""Bytes of a safetensors header; the format itself allows 100 MB."""
-
-_WRAPPERS = ("state_dict", "model_state_dict")
-_PREFIXES = ("module.", "_orig_mod.")
-"""What DataParallel and torch.compile put before every name."""
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "network", "net", "params")
+"""Where checkpoints keep the state dict, beside the optimiser's state and much else."""
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """Names and tensors (on the CPU) of a .safetensors, .pt, .pth or .npz file.
+    """Names and tensors (on the CPU) of a .safetensors, .pt, .pth or .npz file, or of a folder as Hugging Face has it.
 
-    A state dict inside {"state_dict": ...} or {"model_state_dict": ...} is taken out. Raises FileError for files that
-    are missing, damaged, hostile, or hold anything but tensors; nothing in the file is executed.
+    A state dict inside a checkpoint ({"model": ...}, {"state_dict": ...}, ...) is taken out. A folder holds
+    model.safetensors, or model.safetensors.index.json and the files that it names; so does the index itself. Raises
+    FileError for files that are missing, damaged, hostile, or hold anything but tensors; nothing in them is executed.
     """
     path = Path(path)
-    readers = {".safetensors": _from_safetensors, ".pt": _from_torch, ".pth": _from_torch, ".npz": _from_npz}
-    if path.suffix not in readers:
-        raise FileError(f"{path}: weights come as {', '.join(readers)}; convert the file to .safetensors")
-    regular_file_size(path)
+    readers = {".safetensors": load_file_of_tensors, ".pt": _from_torch, ".pth": _from_torch, ".npz": _from_npz}
+    many = path.is_dir() or path.name.endswith(INDEX)
+    if path.suffix not in readers and not many:
+        known = f"{', '.join(readers)} or a folder of Hugging Face"
+        raise FileError(f"{path}: weights come as {known}; convert the file to .safetensors")
+    if not many:
+        regular_file_size(path)
     try:
-        found = readers[path.suffix](path)
+        found = load_folder(path) if many else readers[path.suffix](path)
     except NeuroError:
         raise
     except Exception as error:  # five parsers of foreign bytes: each has its own exceptions, and none of them is ours
@@ -59,9 +60,11 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
 
 
 def _unwrap(found: object, path: Path) -> dict[str, Tensor]:
-    for key in _WRAPPERS:
-        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
-            found = found[key]
+    while isinstance(found, Mapping) and not any(isinstance(value, Tensor) for value in found.values()):
+        inner = [found[key] for key in _WRAPPERS if isinstance(found.get(key), Mapping)]
+        if not inner:
+            break
+        found = inner[0]
     if not isinstance(found, Mapping):
         raise FileError(f"{path}: holds a {type(found).__name__}, not a dict of tensors; save model.state_dict()")
     for name, value in found.items():
@@ -72,31 +75,25 @@ def _unwrap(found: object, path: Path) -> dict[str, Tensor]:
     return {name: value.detach() for name, value in found.items()}
 
 
-def _from_safetensors(path: Path) -> dict[str, Tensor]:
-    size = path.stat().st_size
-    with open(path, "rb") as file:
-        start = file.read(8)
-        header = int.from_bytes(start, "little")
-        if len(start) < 8 or header > min(size - 8, LONGEST_HEADER):
-            raise FileError(f"{path}: header of {header} bytes in a file of {size}: truncated or no safetensors file")
-    try:
-        return load_file(path, device="cpu")
-    except SafetensorError as error:
-        raise FileError(f"{path}: no valid safetensors file ({error}); get another copy") from error
-
-
 def _from_torch(path: Path) -> object:
     zipped = zipfile.is_zipfile(path)
     if zipped:
         with zipfile.ZipFile(path) as archive:
-            checked_members(archive, path)
+            members = checked_members(archive, path)
+        if any(member.filename.partition("/")[2] == "constants.pkl" for member in members):
+            raise FileError(
+                f"{path}: is a TorchScript program, whose code is not run; where you trust it, save what it holds with "
+                f"torch.save(torch.jit.load({path.name!r}).state_dict(), 'weights.pt')"
+            )
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:
         if "weights_only" in str(error) or "Unsupported" in str(error):
+            wanted = re.search(r"GLOBAL ([\w.]{1,80})", str(error))
+            held = f"holds more than tensors ({wanted[1]})" if wanted else "holds more than tensors"
             raise FileError(
-                f"{path}: is a pickle that holds more than tensors, which could run code; "
-                "save the weights with safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
+                f"{path}: is a pickle that {held}, which could run code; save the weights alone, with "
+                "safetensors.torch.save_file(model.state_dict(), 'weights.safetensors')"
             ) from error
         raise
 
@@ -128,22 +125,24 @@ def _check_npy_header(stream: IO[bytes], member: zipfile.ZipInfo, path: Path) ->
 
 
 def load_module(spec: str, weights: str | Path | None = None) -> nn.Module:
-    """The module that `file.py:function` returns when called without arguments, in eval mode, with `weights` loaded.
+    """The module that `file.py:function` returns, in eval mode, with `weights` loaded.
 
-    The user's own Python file is imported and run: that is what `spec` asks for. Raises FileError where the file or the
-    function fails, and where the weights do not fit the module exactly (all names and shapes in one line).
+    The function is called without arguments; where it wants one and the weights lie beside a config.json, as in folders
+    of Hugging Face and timm, with what that file says, a dict. The user's own Python file is imported and run: that is
+    what `spec` asks for, and no other code is, whatever lies in a folder of weights. Raises FileError where the file or
+    the function fails, and where the weights do not fit the module exactly (all names and shapes in one line).
     """
     file, _, function = spec.rpartition(":")
     if not file or not function.isidentifier():
         raise FileError(f"{spec!r}: give a module as file.py:function, for example model.py:build")
     regular_file_size(file)
-    module = _call(Path(file), function)
+    module = _call(Path(file), function, weights)
     if weights is not None:
         _fill(module, load_weights(weights), f"{weights}", spec)
     return module.eval()
 
 
-def _call(file: Path, function: str) -> nn.Module:
+def _call(file: Path, function: str, weights: str | Path | None) -> nn.Module:
     name = f"_neuro_user_{file.stem}"
     found = importlib.util.spec_from_file_location(name, file)
     if found is None or found.loader is None:
@@ -155,12 +154,15 @@ def _call(file: Path, function: str) -> nn.Module:
         found.loader.exec_module(code)
         if not callable(build := getattr(code, function, None)):
             raise FileError(f"{file}: has no function {function!r}; define it, or name the right one after the colon")
-        module = build()
+        module = build(config_beside(weights)) if weights is not None and _wants_one(build) else build()
     except NeuroError:
         raise
     except (Exception, SystemExit) as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        raise FileError(f"{file}:{function}: your code stopped with {text}; it must run without arguments") from error
+        raise FileError(
+            f"{file}:{function}: your code stopped with {text}; it must run without arguments, "
+            "or take the config.json of a folder of weights"
+        ) from error
     finally:
         sys.path.remove(str(file.resolve().parent))
     if not isinstance(module, nn.Module):
@@ -168,11 +170,24 @@ def _call(file: Path, function: str) -> nn.Module:
     return module
 
 
+def _wants_one(build: Callable[..., object]) -> bool:
+    """Whether a function needs exactly one argument."""
+    given = inspect.signature(build).parameters.values()
+    places = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(item.kind in places and item.default is inspect.Parameter.empty for item in given) == 1
+
+
 def _fill(module: nn.Module, weights: dict[str, Tensor], source: str, spec: str) -> None:
     wanted = module.state_dict()
-    for prefix in _PREFIXES:
-        if all(name.startswith(prefix) for name in weights) and not all(name.startswith(prefix) for name in wanted):
-            weights = {name.removeprefix(prefix): tensor for name, tensor in weights.items()}
+    # What DataParallel, torch.compile, Lightning and others put before every name.
+    shorter = weights
+    while not any(name in wanted for name in shorter) and len({name.partition(".")[0] for name in shorter}) == 1:
+        shorter = {name.partition(".")[2]: tensor for name, tensor in shorter.items()}
+    if any(name in wanted for name in shorter):
+        weights = shorter
+    # How many batches a norm has seen matters in training only, and not every tool saves it.
+    counters = {name: tensor for name, tensor in wanted.items() if name.endswith("num_batches_tracked")}
+    weights = counters | weights
     problems = [
         ("missing", [name for name in wanted if name not in weights]),
         ("unexpected", [name for name in weights if name not in wanted]),

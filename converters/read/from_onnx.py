@@ -23,7 +23,7 @@ from neuro.nodes import Input, Weighted
 from neuro.trace.hints import hint
 from neuro.trace.site import Refusal, Sketch, Value
 
-OLDEST, NEWEST = 7, 25
+OLDEST, NEWEST = 7, 28
 """Opsets whose operators the rules were written for."""
 TOLERANCE = 1e-3
 """Largest difference to onnxruntime, relative to the largest magnitude of its output."""
@@ -34,7 +34,7 @@ _FLOW = "control flow has no node; export one fixed path through the network"
 
 
 def from_onnx(path: str | Path, *, check: bool = True, shape: Shape | None = None) -> Graph:
-    """The Graph of an ONNX network (opset 7 to 25) of one output; the first dimension of every input is the batch.
+    """The Graph of an ONNX network (opset 7 to 28) of one output; the first dimension of every input is the batch.
 
     `shape` gives the feature sizes of a single input where the file leaves them open. Constants, shape arithmetic
     included, are computed here, and the batch size of the graph is free even where the file fixes it, because every

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from converters.read.keras_model import Model, model_of
-from converters.read.keras_weights import Named, Numbered, attribute, groups
+from converters.read.keras_weights import Named, Numbered, groups
 from neuro.errors import FileError, NeuroError
 from neuro.hdf5_guard import Limits, open_guarded, regular_file_size
+from neuro.hdf5_text import TextError, attribute_text
 from neuro.zip_guard import checked_members
 
 WEIGHTS = "model.weights.h5"
@@ -47,6 +48,8 @@ def opened(path: str | Path) -> Iterator[tuple[Model, int]]:
         if str(path) in str(error):
             raise
         raise FileError(f"{path}: {error}") from error
+    except TextError as error:
+        raise FileError(f"{path}: its description {error}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RecursionError, ValueError,
             KeyError, TypeError, AttributeError, IndexError) as error:  # fmt: skip
         text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
@@ -64,8 +67,9 @@ def _from_hdf5(path: str | Path, size: int) -> Iterator[tuple[Model, int]]:
             raise FileError(
                 f"{path}: has no attribute model_config, so it holds at most weights; save it whole, with model.save"
             )
-        version = attribute(file, "keras_version") or attribute(file["model_weights"], "keras_version") or "2"
-        described = _parsed(attribute(file, "model_config"))
+        versions = (attribute_text(item, "keras_version", path) for item in (file, file["model_weights"]))
+        version = next(filter(None, versions), "2")
+        described = _parsed(attribute_text(file, "model_config", path))
         yield model_of(described, Named(dict(groups(file["model_weights"]))), 0), _major(version)
 
 
@@ -87,7 +91,7 @@ def _from_zip(path: str | Path, size: int) -> Iterator[tuple[Model, int]]:
         metadata = _parsed(_text(archive, members["metadata.json"])) if "metadata.json" in members else {}
         content = archive.read(members[WEIGHTS])
     with open_guarded(f"{path}:{WEIGHTS}", limits=_limits(len(content)), content=content) as file:
-        yield model_of(described, Numbered(file["/"]), 0), _major(str(metadata.get("keras_version", "3")))
+        yield model_of(described, Numbered(file["/"], content), 0), _major(str(metadata.get("keras_version", "3")))
 
 
 def _text(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from neuro.errors import FileError
+from neuro.hdf5_text import attribute_text
 
 _ROLES = {
     "W": "kernel", "b": "bias", "depthwise_kernel": "depthwise_kernel", "pointwise_kernel": "pointwise_kernel",
@@ -70,13 +71,6 @@ def groups(group: h5py.Group) -> Iterator[tuple[str, h5py.Group]]:
         yield path, group
         waiting.extend((f"{path}/{name}".lstrip("/"), item) for name, item in group.items()
                        if isinstance(item, h5py.Group))  # fmt: skip
-
-
-def attribute(item: h5py.Group, name: str) -> str:
-    value = item.attrs.get(name, "")
-    if isinstance(value, bytes | np.bytes_):
-        return value.decode("utf-8", "replace")
-    return value if isinstance(value, str) else ""
 
 
 class Named:
@@ -136,7 +130,9 @@ def _by_role(datasets: Mapping[str, h5py.Dataset]) -> Tensors:
 class Numbered:
     """Weights of .keras: by the layer's name where it was written down, else the k-th weighted layer of a class."""
 
-    def __init__(self, group: h5py.Group | None) -> None:
+    def __init__(self, group: h5py.Group | None, content: bytes) -> None:
+        """`content` is that of the HDF5 file in which the group lies."""
+        self.content = content
         containers = ("layers", "_layer_checkpoint_dependencies")
         held = [group[name] for name in containers if name in group] if group is not None else []
         layers: Mapping[str, h5py.Group] = held[0] if held else {}
@@ -144,7 +140,7 @@ class Numbered:
         self.named: dict[str, h5py.Group] = {}
         self.of_class: dict[str, list[tuple[int, h5py.Group]]] = {}
         for key, item in layers.items():
-            if name := attribute(item.get("vars", item), "name"):
+            if name := attribute_text(item.get("vars", item), "name", content):
                 self.named[name] = item
             stem, _, number = key.rpartition("_")
             place = (stem, int(number)) if number.isdecimal() and len(number) < 9 else (key, 0)
@@ -152,7 +148,7 @@ class Numbered:
         self.by_name = len(self.named) == len(layers)
 
     def enter(self, layer: str, kind: str) -> Numbered:
-        return Numbered(self._group(layer, kind, "layers"))
+        return Numbered(self._group(layer, kind, "layers"), self.content)
 
     def of(self, layer: str, kind: str) -> Tensors:
         group = self._group(layer, kind, "vars")

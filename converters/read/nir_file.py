@@ -15,10 +15,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from converters.read.nir_text import TextError, variable_texts
 from neuro.atomic import replacing
 from neuro.errors import FileError, ParameterError
-from neuro.hdf5_guard import Limits, open_guarded, read_strings
+from neuro.hdf5_guard import Limits, open_guarded
+from neuro.hdf5_text import TextError, strings
 
 Value = np.ndarray | str
 Edge = tuple[str, str]
@@ -169,13 +169,10 @@ def _value(path: object, name: str, key: str, dataset: h5py.Dataset) -> Value:
 
 
 def _texts(path: object, name: str, key: str, dataset: h5py.Dataset) -> list[str]:
-    """The texts of a dataset; those of variable length without the HDF5 library, which trusts their lengths."""
-    if dataset.dtype.kind == "O":
-        try:
-            return variable_texts(dataset)
-        except TextError as error:
-            raise refusal(path, name, key, str(error)) from error
-    return read_strings(dataset)
+    try:
+        return strings(dataset)
+    except TextError as error:
+        raise refusal(path, name, key, str(error)) from error
 
 
 def raw_of(thing: object, path: str = "NIR graph") -> RawGraph:

@@ -1,6 +1,6 @@
 """One short function per ONNX operator on signals: most say which ATen operation it is, for `neuro.trace` knows those.
 
-Semantics from the operator documentation of ONNX, opset 7 to 25; where versions differ, `site.version` (the opset that
+Semantics from the operator documentation of ONNX, opset 7 to 28; where versions differ, `site.version` (the opset that
 introduced the operator's present form) tells them apart.
 """
 
@@ -58,7 +58,9 @@ def gemm(site: OnnxSite, a: Operand, b: Operand, c: Operand = None) -> Any:
 
 @rule("MatMul")
 def matmul(site: OnnxSite, a: Operand, b: Operand) -> Any:
-    return site.aten("matmul", signal(a), site.tensor(b, "the second factor"))
+    if isinstance(a, Value):
+        return site.aten("matmul", a, site.tensor(b, "the second factor"))
+    return site.aten("matmul", site.tensor(a, "the first factor"), signal(b, "the second factor"))
 
 
 @rule("BatchNormalization")

@@ -88,6 +88,28 @@ def conv_transpose(site: OnnxSite, x: Operand, weight: Operand, bias: Operand = 
     return site.add(Pad(((0, 0), *((-before, -after) for before, after in around))), whole)
 
 
+def _reached(
+    site: OnnxSite, x: Value, around: Sequence[tuple[int, int]], window: Sequence[int], steps: Sequence[int]
+) -> list[tuple[int, int]]:
+    """The (before, after) along each dimension that the windows reach.
+
+    With ceil_mode the last window may reach beyond the pads but must not begin in those behind.
+    """
+    reached = []
+    for size, (before, after), k, step in zip(x.shape[1:], around, window, steps, strict=True):
+        room = size + before + after - k
+        if step < 1 or room < 0:
+            raise Refusal(
+                f"a window of {k} in steps of {step} does not slide over {size} elements with pads {before}, {after}"
+            )
+        last = room // step
+        if site.attributes.get("ceil_mode", 0):
+            last = -(-room // step)
+            last -= last * step >= size + before
+        reached.append((before, max(last * step + k - size - before, 0)))
+    return reached
+
+
 @rule("MaxPool")
 def max_pool(site: OnnxSite, x: Operand) -> Any:
     """Where the pads differ from side to side the border is repeated, which changes no maximum."""
@@ -99,20 +121,15 @@ def max_pool(site: OnnxSite, x: Operand) -> Any:
     if all(before == after and 2 * before <= k for (before, after), k in zip(around, window, strict=True)):
         even = tuple(before for before, _ in around)
         return site.aten(f"max_pool{count}d", x, window, steps, even, apart, ceil)
-    if (
-        ceil
-        or any(max(pair) >= min(k, WIDEST_BORDER) for pair, k in zip(around, window, strict=True))
-        or max(apart) > 1
-        or not min(steps)
-    ):
-        raise Refusal("maxima over borders of this kind have no node; use equal pads of at most half a window")
-    goal = [(size + sum(pair) - k) // step + 1
-            for size, pair, k, step in zip(x.shape[1:], around, window, steps, strict=True)]  # fmt: skip
-    beyond = MaxPool(window, steps, (0,) * count, ceil=True)
-    if not any(before for before, _ in around) and beyond.output_shape(x.shape)[1:] == tuple(goal):
+    if any(max(pair) >= min(k, WIDEST_BORDER) for pair, k in zip(around, window, strict=True)) or max(apart) > 1:
+        raise Refusal("maxima over borders of this kind have no node; use pads smaller than the window, undilated")
+    reached = _reached(site, x, around, window, steps)
+    pool, beyond = (MaxPool(window, steps, (0,) * count, ceil=more) for more in (False, True))
+    goal = pool.output_shape((1, *(size + sum(pair) for size, pair in zip(x.shape[1:], reached, strict=True))))
+    if not any(before for before, _ in around) and beyond.output_shape(x.shape)[1:] == goal[1:]:
         return site.add(beyond, x)
-    flat = [amount for pair in reversed(around) for amount in pair]
-    return site.add(MaxPool(window, steps, (0,) * count), site.aten("pad", x, flat, "replicate"))
+    flat = [amount for pair in reversed(reached) for amount in pair]
+    return site.add(pool, site.aten("pad", x, flat, "replicate"))
 
 
 @rule("AveragePool")
@@ -125,17 +142,20 @@ def avg_pool(site: OnnxSite, x: Operand) -> Any:
     if max(apart) > 1:
         raise Refusal("dilated average pooling has no node; use a convolution of constants")
     around = _around(site, x, window, steps, apart)
-    if all(before == after and 2 * before <= k for (before, after), k in zip(around, window, strict=True)):
+    inside = count < 3 or all(size >= k for size, k in zip(x.shape[1:], window, strict=True))  # as torch wants it
+    if inside and all(before == after and 2 * before <= k for (before, after), k in zip(around, window, strict=True)):
         even = tuple(before for before, _ in around)
         return site.aten(f"avg_pool{count}d", x, window, steps, even, ceil, borders)
-    pool, space = AvgPool(window, steps, (0,) * count, True, ceil), x.shape[1:]
-    averaged = site.add(pool, _padded(site, x, around), part="" if borders else "average")
-    if borders:
-        return averaged
-    inside = pool.forward(Pad(((0, 0), *around)).forward(torch.ones(1, 1, *space)))[0]
-    if not bool((inside > 0).all()):
+    reached = _reached(site, x, around, window, steps)
+    pool, space = AvgPool(window, steps, (0,) * count), x.shape[1:]
+    counted = Pad(((0, 0), *around), float(borders)).forward(torch.ones(1, 1, *space))
+    beyond = tuple((0, end - after) for (_, end), (_, after) in zip(reached, around, strict=True))
+    share = pool.forward(Pad(((0, 0), *beyond)).forward(counted))[0]
+    if not bool((share > 0).all()):
         raise Refusal("a window lies in the padding alone")
-    return site.add(Scale(1 / inside), averaged)
+    whole = bool((share == 1).all())
+    averaged = site.add(pool, _padded(site, x, reached), part="" if whole else "average")
+    return averaged if whole else site.add(Scale(1 / share), averaged)
 
 
 @rule("GlobalAveragePool", "GlobalMaxPool")

@@ -303,7 +303,9 @@ def _started(node: IF | LIF, at: _Place) -> None:
 
 
 def _soft(node: Spiking, at: _Place) -> None:
-    if node.reset == "subtract":
+    if node.reset == "none":
+        at.lose("", "spikes without reset: NIR populations are always reset")
+    elif node.reset == "subtract":
         at.lose("reset", LOSSES["reset"])
     elif at.units.reset == "subtract":
         at.lose("", "its reset is to a value while others subtract; one file is read with one reset")

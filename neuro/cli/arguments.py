@@ -19,6 +19,7 @@ from neuro import datasets
 from neuro.datasets import Split
 from neuro.errors import ParameterError
 from neuro.graph import Graph
+from neuro.rewrite import scaled_inputs
 from neuro.weights import load_module
 
 Model = Annotated[
@@ -32,6 +33,10 @@ Data = Annotated[str | None, typer.Option("--data", help="A known data set (see 
 Root = Annotated[Path | None, typer.Option("--data-root", help="Folder that holds data sets; also NEURO_DATA.")]
 Shape = Annotated[
     str | None, typer.Option("--shape", help="Shape of one sample where no data set says it, e.g. 1,28,28.")
+]
+Factor = Annotated[
+    float | None,
+    typer.Option("--scale", help="Multiply inputs, which lie in [0, 1], by this: 255 where raw pixels were learnt."),
 ]
 TimeStep = Annotated[float | None, typer.Option("--dt", help="NIR files: length of a time step [s].")]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
@@ -96,11 +101,22 @@ def read_model(
     *,
     shapes_only: bool = False,
     dt: float | None = None,
+    scale: float | None = None,
 ) -> Graph:
     """The network of a MODEL argument as a Graph, traced where it is torch code.
 
     shapes_only: the values of its weights do not matter to the caller, so nothing is said where none are given.
+    scale: the factor of --scale becomes part of the network, so that it takes what data sets give.
     """
+    if scale is not None and not (math.isfinite(scale) and scale != 0):
+        raise ParameterError(f"--scale must be a finite number other than 0, e.g. 255, got {scale}")
+    graph = _read(model, weights, split, shape, shapes_only, dt)
+    return graph if scale is None else scaled_inputs(graph, scale)
+
+
+def _read(
+    model: str, weights: Path | None, split: Split | None, shape: str | None, shapes_only: bool, dt: float | None
+) -> Graph:
     if ":" not in Path(model).name:
         needs_example = model.endswith(".pt2")
         graph = read(model, example=_example(split, shape) if needs_example else None, dt=dt)
@@ -130,3 +146,16 @@ def _example(split: Split | None, shape: str | None) -> torch.Tensor:
 def accuracy_of(outputs: torch.Tensor, labels: torch.Tensor) -> float:
     """Share of samples whose largest output is their label."""
     return int((outputs.argmax(1) == labels).sum()) / len(labels)
+
+
+def warn_near_chance(accuracy: float, labels: torch.Tensor, scale: float | None) -> None:
+    """Say on stderr that a trained network does hardly better than the commonest answer, and what may be the cause."""
+    guess = int(labels.bincount().max()) / len(labels)
+    if accuracy > guess + 0.25 * (1 - guess):
+        return
+    told = "not given" if scale is None else f"{scale:g}"
+    say(
+        f"warning: {100 * accuracy:.1f} % accuracy of the network as it was trained, where always giving the commonest "
+        f"of the classes has {100 * guess:.1f} %: it may have learnt inputs of another scale (--scale is {told}; 255 "
+        "for raw pixels, data here lie in [0, 1]), another normalisation (put it in the network), or other classes"
+    )

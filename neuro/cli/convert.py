@@ -13,6 +13,7 @@ from converters import Goal, activations_replaced, tune
 from converters import convert as convert_graph
 from neuro.cli.arguments import (
     Data,
+    Factor,
     Json,
     Model,
     Root,
@@ -28,6 +29,7 @@ from neuro.cli.arguments import (
     print_json,
     read_model,
     say,
+    warn_near_chance,
 )
 from neuro.cli.recipes import Name, Settings, build
 from neuro.datasets import Split
@@ -44,6 +46,7 @@ def convert(
     weights: Weights = None,
     data: Data = None,
     data_root: Root = None,
+    scale: Factor = None,
     recipe: Annotated[Name, typer.Option(help="How activations become spikes; see `neuro recipes`.")] = "rate",
     steps: Steps = 32,
     levels: Annotated[int | None, typer.Option(help="exact, qcfs, graded: spikes or values a neuron can send.")] = None,
@@ -69,14 +72,16 @@ def convert(
 
     Examples: `neuro convert net.py:build --weights net.safetensors --data mnist --steps 32 --out snn.h5`,
     `neuro convert net.py:build --weights net.safetensors --data mnist --recipe exact --levels 16`,
-    `neuro convert net.py:build --weights net.safetensors --data mnist --recipe auto --max-loss 0.5`
+    `neuro convert net.py:build --weights net.safetensors --data mnist --recipe auto --max-loss 0.5`,
+    `neuro convert resnet8.h5 --data cifar10 --scale 255 --recipe first-spike --out snn.h5` (a Keras file that learnt
+    raw pixels)
     """
     check_steps(steps)
     check_out(out)
     settings = Settings(levels, steps, percentile, reset, time_bits, method, warmup, epochs, checkpoint, seed)
     chosen = None if recipe == "auto" else build(recipe, settings)
     split = need_data(data, data_root, "thresholds come from training samples, accuracy from test samples")
-    graph = read_model(model, weights, split, None)
+    graph = read_model(model, weights, split, None, scale=scale)
     seen = split.train_x if len(split.train_x) else split.test_x
     if not len(split.train_x):
         say(f"{split.name} has no training part: thresholds are set on test samples, accuracies are optimistic")
@@ -88,6 +93,7 @@ def convert(
     seconds = time.perf_counter() - started
     x, y = split.test_x[:samples], split.test_y[:samples]
     dense = accuracy_of(simulate(graph, x, progress=True, count=False).outputs, y)
+    warn_near_chance(dense, y, scale)
     timed = has_neurons(snn) and duration(snn) is None
     run = simulate(snn, x, steps=steps if timed else None, progress=True)
     spiking = accuracy_of(run.outputs, y)

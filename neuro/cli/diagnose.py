@@ -16,6 +16,7 @@ from converters import diagnose as diagnose_graph
 from neuro import report
 from neuro.cli.arguments import (
     Data,
+    Factor,
     Json,
     Model,
     Root,
@@ -29,6 +30,7 @@ from neuro.cli.arguments import (
     print_json,
     read_model,
     say,
+    warn_near_chance,
 )
 from neuro.files import load
 from neuro.flow import has_neurons
@@ -50,6 +52,7 @@ def diagnose(
     weights: Weights = None,
     data: Data = None,
     data_root: Root = None,
+    scale: Factor = None,
     snn: Annotated[Path | None, typer.Option(help="The spiking network (.h5), where it was converted already.")] = None,
     recipe: Annotated[Recipe, typer.Option(help="How activations become spikes, where --snn is not given.")] = "rate",
     levels: Annotated[int, typer.Option(help="exact: spikes a neuron can send, steps per window.")] = 16,
@@ -69,7 +72,7 @@ def diagnose(
     chosen = _RECIPES[recipe](percentile, levels)
     spiking = None if snn is None else load(snn)
     split = need_data(data, data_root, "losses are measured on samples")
-    graph = read_model(model, weights, split, None)
+    graph = read_model(model, weights, split, None, scale=scale)
     if spiking is None:
         seen = split.train_x if len(split.train_x) else split.test_x
         spiking = convert_graph(graph, chosen, calibration=seen[:calibration])
@@ -77,6 +80,7 @@ def diagnose(
     if not len(x):
         say(f"{split.name} has no validation part: test samples are looked at; measure accuracies on others")
         x, y = split.test_x[:samples], split.test_y[:samples]
+    warn_near_chance(accuracy_of(simulate(graph, x, count=False).outputs, y), y, scale)
     needed = steps if has_neurons(spiking) and duration(spiking) is None else None
     found = diagnose_graph(graph, spiking, x, needed)
     if out is not None:

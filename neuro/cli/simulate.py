@@ -8,6 +8,7 @@ from rich.table import Table
 
 from neuro.cli.arguments import (
     Data,
+    Factor,
     Json,
     Model,
     Root,
@@ -21,6 +22,7 @@ from neuro.cli.arguments import (
     need_data,
     print_json,
     read_model,
+    warn_near_chance,
 )
 from neuro.counts import Tally
 from neuro.flow import has_neurons
@@ -34,6 +36,7 @@ def simulate(
     weights: Weights = None,
     data: Data = None,
     data_root: Root = None,
+    scale: Factor = None,
     steps: Steps = 32,
     samples: Samples = None,
     dt: TimeStep = None,
@@ -41,16 +44,19 @@ def simulate(
 ) -> None:
     """Run a network on the test samples: accuracy, and counts for every node.
 
-    Example: `neuro simulate snn.h5 --data mnist-5k --steps 16`
+    Examples: `neuro simulate snn.h5 --data mnist-5k --steps 16`, `neuro simulate net.onnx --data cifar10 --scale 255`,
+    `neuro simulate net.nir --data mnist-5k --dt 1e-4`
     """
     check_steps(steps)
     split = need_data(data, data_root, "there is nothing to run on")
-    graph = read_model(model, weights, split, None, dt=dt)
+    graph = read_model(model, weights, split, None, dt=dt, scale=scale)
     x, y = split.test_x[:samples], split.test_y[:samples]
-    run = simulate_graph(graph, x, steps=steps if has_neurons(graph) else None, progress=True)
+    series = x.transpose(0, 1) if split.timed else x
+    run = simulate_graph(graph, series, steps=None if split.timed or not has_neurons(graph) else steps, progress=True)
     counts, size = run.counts, len(y)
     nodes = {name: tally for name, tally in counts.nodes.items() if tally != Tally()}
     accuracy = accuracy_of(run.outputs, y)
+    warn_near_chance(accuracy, y, scale)
     if as_json:
         print_json(
             {

@@ -17,6 +17,7 @@ from hardware_targets import run as run_program
 from hardware_targets.price import tables
 from neuro.cli.arguments import (
     Data,
+    Factor,
     Json,
     Model,
     Root,
@@ -26,6 +27,7 @@ from neuro.cli.arguments import (
     need_data,
     print_json,
     read_model,
+    warn_near_chance,
 )
 from neuro.counts import Tally
 from neuro.errors import ParameterError
@@ -68,6 +70,7 @@ def tune(
     weights: Weights = None,
     data: Data = None,
     data_root: Root = None,
+    scale: Factor = None,
     max_loss: Annotated[float, typer.Option(help="Points that may be lost on validation samples.")] = 0.5,
     cost: Annotated[
         str, typer.Option(help="ticks, spikes, accumulates, an energy table, or a chip (joules).")
@@ -92,7 +95,7 @@ def tune(
     split = need_data(data, data_root, "recipes are compared on validation samples")
     if not len(split.validation_y):
         raise ParameterError(f"{split.name} has no validation samples to compare recipes on")
-    graph = read_model(model, weights, split, None)
+    graph = read_model(model, weights, split, None, scale=scale)
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
     found = tune_graph(
@@ -100,6 +103,7 @@ def tune(
         validation=(split.validation_x[:samples], split.validation_y[:samples]),
         tried=candidates(graded), layers=layers, folder=folder, jobs=jobs, progress=True,
     )  # fmt: skip
+    warn_near_chance(found.dense, split.validation_y[:samples], scale)
     if out is not None:
         title, _, _, notes = found.sheet()
         section = Section("Accuracy against cost", "Every point is a recipe on validation samples.", found.picture())

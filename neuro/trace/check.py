@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from neuro.errors import UnsupportedNode
 from neuro.evaluate import evaluate
@@ -22,7 +23,7 @@ def stateless(graph: Graph) -> bool:
 
 
 def agree(
-    graph: Graph, run: Callable[..., Tensor], module: nn.Module, inputs: Sequence[Tensor], tolerance: float
+    graph: Graph, run: Callable[..., object], module: nn.Module, inputs: Sequence[Tensor], tolerance: float
 ) -> None:
     """Raises UnsupportedNode naming the first layer where graph and module differ on `inputs`."""
     layers: dict[str, Tensor] = {}
@@ -37,7 +38,8 @@ def agree(
 
     handles = [part.register_forward_hook(watch(path)) for path, part in module.named_modules() if path in graph.nodes]
     try:
-        expected = run(*(x.clone() for x in inputs)).float()
+        # Hugging Face models return a dataclass around their logits; a Graph has one output, so there is one tensor.
+        (expected,) = (leaf.float() for leaf in tree_leaves(run(*(x.clone() for x in inputs))) if leaf is not None)
     finally:
         for handle in handles:
             handle.remove()

@@ -88,10 +88,19 @@ class _Walk:
             raise error(f"{self.name!r}: {len(lines)} operation(s) have no node\n" + "\n".join(lines))
         if not isinstance(result, Value):
             raise UnsupportedNode(f"{self.name!r}: the output is a constant; let the network use its input")
+        if self.container:
+            taken = Change(self.name, f"one tensor in a {self.container}", "tensor", "a Graph has one output")
+            history = (*history, taken)
         try:
             return self.sketch.graph(result, self.name, history)
         except Refusal as refusal:
             raise UnsupportedNode(f"{self.name!r}: {refusal}") from None
+
+    @property
+    def container(self) -> str:
+        """In what `forward` returns its result, "" for a plain tensor."""
+        form = self.program.call_spec.out_spec
+        return "" if form is None or form.is_leaf() or form.type is None else str(form.type.__name__)
 
     def _enter(self, node: fx.Node) -> Any:
         spec = self.outer[node]
@@ -213,16 +222,17 @@ class _Walk:
         (output,) = (node for node in self.program.graph.nodes if node.op == "output")
         specs = self.program.graph_signature.output_specs
         results = [
-            node for node, spec in zip(output.args[0], specs, strict=True) if spec.kind is OutputKind.USER_OUTPUT
+            node
+            for node, spec in zip(output.args[0], specs, strict=True)
+            if spec.kind is OutputKind.USER_OUTPUT and node is not None
         ]
         changed = [spec.target for spec in specs if spec.kind is OutputKind.BUFFER_MUTATION]
         if changed:
             raise UnsupportedNode(
                 f"{self.name!r}: forward changes its own buffer(s) {', '.join(changed)}; a Graph has no such state"
             )
-        form = self.program.call_spec.out_spec
-        if len(results) != 1 or not (form is None or form.is_leaf()):
-            kind = "outputs" if form is None or form.type is None else f"outputs in a {form.type.__name__}"
+        if len(results) != 1:
+            kind = f"outputs in a {self.container}" if self.container else "outputs"
             raise UnsupportedNode(f"{self.name!r}: forward returns {len(results)} {kind}; return one tensor")
         return self.values[results[0]] if isinstance(results[0], fx.Node) else results[0]
 

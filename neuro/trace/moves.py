@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor
 
-from neuro.nodes import Concat, Pad, Permute, Reshape, Slice
+from neuro.nodes import Concat, Pad, Permute, Reshape, Scale, Slice
 from neuro.trace.rules import Result, Rule, constant, entering, feature_dim, number, signal
 from neuro.trace.site import Refusal, Site, Value
 
@@ -191,7 +191,7 @@ def border_pad(site: Site, x: Value, flat: Sequence[int]) -> Result:
 
 @rule("cat", "concat", "concatenate")
 def cat(site: Site, parts: Sequence[Value | Tensor], dim: int = 0) -> Result:
-    """Constants among the parts become padding of the signal beside them."""
+    """Constants among the parts become padding of the signal beside them, and what is added to it."""
     first = next(part for part in parts if isinstance(part, Value))
     place = feature_dim(first, dim)
     joined: list[Value] = []
@@ -210,13 +210,20 @@ def cat(site: Site, parts: Sequence[Value | Tensor], dim: int = 0) -> Result:
 
 
 def _extended(site: Site, x: Value, block: Tensor, place: int, before: bool) -> Value:
-    values = constant(block, "a part").unique()
-    if values.numel() != 1 or block.ndim != len(x.shape) + 1:
-        raise Refusal("concatenating constants that are not all equal has no node; concatenate zeros")
-    extent = block.shape[place + 1]
+    values = constant(block, "a part")
+    extent = values.shape[place + 1] if values.ndim == len(x.shape) + 1 else 0
+    if extent == 0 or values[0].shape != (*x.shape[:place], extent, *x.shape[place + 1 :]):
+        raise Refusal(f"a constant of shape {tuple(values.shape)} does not join features of {x.shape}")
+    if not bool((values == values[:1]).all()):
+        raise Refusal("a concatenated constant differs from sample to sample")
     amounts = [(0, 0)] * len(x.shape)
     amounts[place] = (extent, 0) if before else (0, extent)
-    return site.add(Pad(tuple(amounts), values.item()), x, part="pad")
+    if values.unique().numel() == 1:
+        return site.add(Pad(tuple(amounts), values.max().item()), x, part="pad")
+    wider = site.add(Pad(tuple(amounts)), x, part="pad")
+    offset = torch.zeros(wider.shape)
+    offset.narrow(place, 0 if before else x.shape[place], extent).copy_(values[0])
+    return site.add(Scale(torch.ones(()), offset), wider, part="constant")
 
 
 @rule("stack")

@@ -15,6 +15,8 @@ from neuro.nodes import (
     Conv,
     ConvTranspose,
     Pad,
+    Permute,
+    Reshape,
     Scale,
 )
 from neuro.trace.site import Refusal, Site, Value
@@ -110,10 +112,28 @@ def linear(site: Site, x: Value, weight: Tensor, bias: Tensor | None = None) -> 
 
 @rule("matmul", "mm")
 def matmul(site: Site, x: Value, matrix: Tensor) -> Result:
+    """x @ M: an Affine along the last dimension; x @ v leaves that dimension out; M @ x goes along the last but one."""
+    if not isinstance(x, Value):
+        return _matmul_from_left(site, x, matrix)
     weight = constant(matrix, "the second factor")
-    if weight.ndim != 2 or not isinstance(x, Value):
+    while 2 < weight.ndim <= len(x.shape) + 1 and weight.shape[0] == 1:
+        weight = weight[0]
+    if weight.ndim == 1:
+        product = site.add(Affine(weight[None].contiguous()), x, part="product")
+        return site.add(Reshape(x.shape[:-1]), product)
+    if weight.ndim != 2:
         raise Refusal("only signal @ matrix of constants has a node")
     return site.add(Affine(weight.T.contiguous()), x)
+
+
+def _matmul_from_left(site: Site, matrix: Tensor, x: Value) -> Value:
+    weight, count = constant(matrix, "the first factor"), len(signal(x).shape)
+    if weight.ndim != 2 or count < 2:
+        raise Refusal("only signal @ matrix of constants, or the same from the left, has a node")
+    swapped = (*range(count - 2), count - 1, count - 2)
+    turned = site.add(Permute(swapped), x, part="turn")
+    product = site.add(Affine(weight), turned, part="product")
+    return site.add(Permute(swapped), product)
 
 
 @rule("addmm")

@@ -172,7 +172,7 @@ def _trace_program(program: ExportedProgram, inputs: tuple[Tensor, ...], name: s
     if check and stateless(graph):
         runnable = program.module()
 
-        def run(*x: Tensor) -> Tensor:
+        def run(*x: Tensor) -> object:
             return runnable(*(value.to(wanted.dtype) for value, wanted in zip(x, expected, strict=True)))
 
         # A program keeps its element types, so it can agree only as well as its coarsest one allows.
@@ -184,7 +184,7 @@ def _trace_program(program: ExportedProgram, inputs: tuple[Tensor, ...], name: s
 
 def _check(
     graph: Graph,
-    run: Callable[..., Tensor],
+    run: Callable[..., object],
     module: nn.Module,
     inputs: tuple[Tensor, ...],
     fixed: bool,

@@ -154,7 +154,7 @@ def test_a_module_that_changes_its_own_buffer_is_refused_and_left_as_it_was() ->
         (nn.Linear(4, 2), torch.zeros(2, 5), ShapeError, "does not run on samples of shape"),
         (F.relu, torch.zeros(2, 4), ParameterError, "torch.nn.Module"),
         (Spelled(lambda m, x: (x, -x)), torch.zeros(2, 4), UnsupportedNode, "2 outputs in a tuple"),
-        (Spelled(lambda m, x: {"y": -x}), torch.zeros(2, 4), UnsupportedNode, "1 outputs in a dict"),
+        (Spelled(lambda m, x: {"y": -x, "z": x}), torch.zeros(2, 4), UnsupportedNode, "2 outputs in a dict"),
         (Spelled(lambda m, x, y: x + 1), (torch.zeros(2, 4), torch.zeros(2, 4)), UnsupportedNode, "does not depend"),
         (Spelled(lambda m, x: torch.ones(2, 3)), torch.zeros(2, 4), UnsupportedNode, "constant"),
     ],

@@ -24,6 +24,8 @@ from torch import nn
 from neuro.errors import FileError, NeuroError
 from neuro.weights import load_module, load_program, load_weights
 
+MUTANTS = int(os.environ.get("NEURO_MUTANTS", "500"))
+
 
 class Canary:
     """A pickle of this makes a folder when it is loaded."""
@@ -139,10 +141,10 @@ def test_hostile_safetensors(tmp_path: Path) -> None:
     }
     for content in hostile.values():
         path.write_bytes(content)
-        start = time.perf_counter()
+        start = time.process_time()
         with pytest.raises(FileError, match=r"w\.safetensors"):
             load_weights(path)
-        assert time.perf_counter() - start < 2
+        assert time.process_time() - start < 2
 
 
 def npz(path: Path, content: bytes, **more: bytes) -> None:
@@ -183,7 +185,7 @@ def test_mutants_give_our_errors_or_tensors(tmp_path: Path, name: str) -> None:
     refusals: list[str] = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch and zipfile remark on some damaged files before they refuse them
-        for seed in range(200):
+        for seed in range(MUTANTS):
             draw = random.Random(seed)
             mutant = bytearray(whole)
             if seed % 5 == 0:
@@ -194,12 +196,12 @@ def test_mutants_give_our_errors_or_tensors(tmp_path: Path, name: str) -> None:
             # memory-mapped tensors of the last file must not change under this one
             place = path.with_stem(f"mutant{seed}")
             place.write_bytes(mutant)
-            start = time.perf_counter()
+            start = time.process_time()
             try:
                 assert all(float(value.double().sum()) is not None for value in load_weights(place).values())
             except NeuroError as error:
                 refusals.append(str(error))
-            assert time.perf_counter() - start < 2, seed
+            assert time.process_time() - start < 2, seed
     assert refusals
     assert not any("\n" in text for text in refusals)
 
@@ -423,17 +425,17 @@ def test_damaged_programs(exported: Path, tmp_path: Path) -> None:
         load_program(tmp_path / "absent.pt2")
     assert not (tmp_path / "canary").exists()
     refusals: list[str] = []
-    for seed in range(40):
+    for seed in range(MUTANTS):
         draw = random.Random(seed)
         mutant = bytearray(whole)
         mutant[draw.randrange(len(mutant))] ^= draw.choice((1, 128, 255))
         path.write_bytes(mutant)
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             load_program(path)
         except NeuroError as error:
             refusals.append(str(error))
-        assert time.perf_counter() - start < 5, seed
+        assert time.process_time() - start < 2, seed
     assert refusals
     assert not any("\n" in text for text in refusals)
 
@@ -442,3 +444,163 @@ def test_real_weights(shared: Path) -> None:
     weights = load_weights(shared / "weights" / "cnn_mnist" / "mnist_cnn.pt")
     assert weights["conv1.weight"].shape == (6, 1, 3, 3)
     assert len(weights) == 10
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model_state_dict", "model", "net"])
+def test_checkpoints_hold_the_weights_beside_much_else(model: Path, tmp_path: Path, wrapper: str) -> None:
+    """As training loops, Lightning (names below `model.`) and timm write them."""
+    weights = nn.ModuleDict({"fc": nn.Linear(4, 3)}).state_dict()
+    content = {
+        "epoch": 7,
+        "optimizer": {"state": {0: {"momentum": torch.ones(12)}}, "param_groups": [{"lr": 0.1}]},
+        wrapper: {f"model.module.{name}": value for name, value in weights.items()},
+    }
+    torch.save(content, tmp_path / "last.pth")
+    found = load_module(f"{model}:build", tmp_path / "last.pth").state_dict()
+    assert all(torch.equal(found[name], value) for name, value in weights.items())
+    torch.save({"state": {"model": weights}, "epoch": 1}, tmp_path / "odd.pth")
+    with pytest.raises(FileError, match="'state' is a dict, not a tensor"):
+        load_weights(tmp_path / "odd.pth")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_programs_and_whole_modules_say_how_to_save_weights(tmp_path: Path) -> None:
+    torch.jit.trace(nn.Linear(2, 3), torch.zeros(1, 2)).save(str(tmp_path / "script.pt"))
+    with pytest.raises(FileError, match=r"TorchScript .*torch\.jit\.load\('script\.pt'\)\.state_dict\(\)"):
+        load_weights(tmp_path / "script.pt")
+    torch.save(nn.Sequential(nn.Linear(2, 3)), tmp_path / "whole.pt")
+    with pytest.raises(FileError, match=r"more than tensors \(torch\.nn\.modules\.container\.Sequential\).*state_dict"):
+        load_weights(tmp_path / "whole.pt")
+
+
+HUGGING_FACE = """
+import torch
+from torch import nn
+
+class Convolution(nn.Module):
+    def __init__(self, channels, out, kernel, stride=1):
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, out, kernel, stride, kernel // 2, bias=False)
+        self.normalization = nn.BatchNorm2d(out)
+        self.activation = nn.ReLU()
+    def forward(self, x):
+        return self.activation(self.normalization(self.convolution(x)))
+
+class Layer(nn.Module):
+    def __init__(self, channels, out, stride):
+        super().__init__()
+        self.shortcut = Convolution(channels, out, 1, stride) if stride > 1 else nn.Identity()
+        if stride > 1:
+            self.shortcut.activation = nn.Identity()
+        self.layer = nn.Sequential(Convolution(channels, out, 3, stride), Convolution(out, out, 3))
+        self.layer[1].activation = nn.Identity()
+        self.activation = nn.ReLU()
+    def forward(self, x):
+        return self.activation(self.layer(x) + self.shortcut(x))
+
+class Stage(nn.Module):
+    def __init__(self, channels, out, stride):
+        super().__init__()
+        self.layers = nn.Sequential(Layer(channels, out, stride))
+    def forward(self, x):
+        return self.layers(x)
+
+class ResNet(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        sizes = [config["embedding_size"], *config["hidden_sizes"]]
+        self.resnet = nn.ModuleDict({
+            "embedder": nn.ModuleDict({"embedder": Convolution(config["num_channels"], sizes[0], 3, 2)}),
+            "encoder": nn.ModuleDict({"stages": nn.ModuleList(
+                Stage(a, b, 1 if a == b else 2) for a, b in zip(sizes, sizes[1:]))}),
+        })
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Linear(sizes[-1], len(config["id2label"])))
+    def forward(self, pixel_values):
+        x = self.resnet["embedder"]["embedder"](pixel_values)
+        for stage in self.resnet["encoder"]["stages"]:
+            x = stage(x)
+        return {"loss": None, "logits": self.classifier(x.mean((2, 3), keepdim=True))}
+
+def build(config):
+    return ResNet(config)
+"""
+CONFIG = {
+    "architectures": ["ResNetForImageClassification"], "auto_map": {"AutoModel": "modeling_evil.Evil"},
+    "embedding_size": 4, "hidden_sizes": [4, 6], "id2label": {"0": "cat", "1": "dog", "2": "owl"}, "num_channels": 3,
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The layout and names of microsoft/resnet-*: config.json, an index, two files; and code, which nobody runs."""
+    folder = tmp_path / "resnet-small"
+    folder.mkdir()
+    (tmp_path / "net.py").write_text(HUGGING_FACE)
+    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "modeling_evil.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'canary')!r})\n")
+    (folder / "config.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'canary')!r})\n")
+    space: dict[str, Any] = {}
+    exec(HUGGING_FACE, space)
+    torch.manual_seed(2)
+    weights = {name: value for name, value in space["build"](CONFIG).state_dict().items()
+               if not name.endswith("num_batches_tracked")}  # fmt: skip
+    assert "resnet.encoder.stages.1.layers.0.shortcut.convolution.weight" in weights
+    names = sorted(weights)
+    places = {name: f"model-0000{1 + (at % 2)}-of-00002.safetensors" for at, name in enumerate(names)}
+    for file in set(places.values()):
+        save_file({name: weights[name] for name in names if places[name] == file}, folder / file)
+    index = {"metadata": {"total_size": 1}, "weight_map": places}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def test_folders_of_hugging_face(folder: Path, tmp_path: Path) -> None:
+    from converters.read import read
+    from neuro.evaluate import evaluate
+
+    net = load_module(f"{tmp_path / 'net.py'}:build", folder)
+    x = torch.randn(3, 3, 16, 16)
+    graph = read(net, example=x)
+    with torch.no_grad():
+        torch.testing.assert_close(evaluate(graph, x), net(x)["logits"], rtol=1e-5, atol=1e-5)
+    assert "one tensor in a dict" in [change.was for change in graph.history]
+    assert not (tmp_path / "canary").exists()
+    whole = load_weights(folder)
+    assert len(whole) == len(load_weights(folder / "model.safetensors.index.json")) > 20
+    save_file(whole, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    again = load_module(f"{tmp_path / 'net.py'}:build", tmp_path / "model.safetensors")
+    assert torch.equal(again.classifier[1].weight, net.classifier[1].weight)
+
+
+def test_folders_that_lie(folder: Path, tmp_path: Path) -> None:
+    index = folder / "model.safetensors.index.json"
+    honest = json.loads(index.read_text())
+    name = next(iter(honest["weight_map"]))
+
+    def refused(rule: str) -> None:
+        with pytest.raises(FileError, match=rule) as caught:
+            load_weights(folder)
+        assert "\n" not in str(caught.value)
+
+    for place in ("../net.safetensors", "/etc/passwd", "pytorch_model.bin", "C:\\a.safetensors", 3):
+        index.write_text(json.dumps({"weight_map": honest["weight_map"] | {name: place}}))
+        refused("only .safetensors files beside it|no weight_map")
+    index.write_text(json.dumps({"weight_map": honest["weight_map"] | {"more.weight": honest["weight_map"][name]}}))
+    refused("'more.weight' is not in")
+    index.write_text(
+        json.dumps({"weight_map": {key: value for key, value in honest["weight_map"].items() if key != name}})
+    )
+    refused("which the index does not say")
+    for text, rule in (("[" * 100_000, "no JSON"), ("[]", "not an object"), ("", "empty"), ("{}", "no weight_map")):
+        index.write_text(text)
+        refused(rule)
+    index.unlink()
+    refused("2 files of weights")
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Canary(tmp_path / "canary")))
+    refused(r"pytorch_model\.bin is a pickle")
+    with pytest.raises(FileError, match=r"config\.json"):
+        load_module(f"{tmp_path / 'net.py'}:build", tmp_path / "nowhere" / "model.safetensors")
+    assert not (tmp_path / "canary").exists()

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from keras_fixtures import Array, Spec, activation, expected, named
+from keras_fixtures import Array, Spec, activation, conv, expected, named, windows
 
 from converters.read.from_keras import from_keras
 from converters.read.from_tflite import from_tflite
+from converters.read.tflite_buffer import Table
 from neuro.errors import FileError, NeuroError, UnsupportedNode
 from neuro.evaluate import evaluate
 from neuro.graph import Graph
@@ -266,3 +267,77 @@ def test_twins_of_mlperf_tiny(shared: Path) -> None:
     assert spotter.shapes[spotter.output] == (12,)
     with pytest.raises(UnsupportedNode, match="network of integers"):
         from_tflite(folder / "pretrainedResnet_quant.tflite")
+
+
+def by_hand(path: Path, x: Array) -> Array:
+    """A network of convolutions, mean pools, reshapes and one softmax, operator by operator in NumPy, channels last.
+
+    Numbers of fields and operators from schema.fbs of TensorFlow Lite.
+    """
+    model = Table.root(path.read_bytes())
+    kinds = [max(code.integer(0, "i1"), code.integer(3)) for code in model.tables(1)]
+    graph, buffers = model.tables(2)[0], model.tables(4)
+    tensors = graph.tables(0)
+    values: dict[int, Array] = {int(graph.vector(1, "<i4")[0]): x.astype(np.float64)}
+
+    def read(index: int) -> Array:
+        if index not in values:
+            tensor = tensors[index]
+            code = {0: "<f4", 2: "<i4", 9: "i1"}[tensor.integer(1, "i1")]
+            held = np.frombuffer(buffers[tensor.integer(2, "u4")].vector(0, "u1").tobytes(), code)
+            real = held.reshape(tensor.vector(0, "<i4")).astype(np.float64)
+            if code == "i1":  # q stands for scale (q - zero), per channel of one dimension
+                told = tensor.table(4)
+                assert told is not None
+                form = [1] * real.ndim
+                form[told.integer(6)] = -1
+                scale, zero = (told.vector(2, "<f4").astype(float), told.vector(3, "<i8").astype(float))
+                one = [1] * real.ndim if scale.size == 1 else form
+                real = scale.reshape(one) * (real - zero.reshape(one))
+            values[index] = real
+        return values[index]
+
+    for operator in graph.tables(3):
+        kind, options = kinds[operator.integer(0, "u4")], operator.table(4)
+        first, *others = (read(int(index)) for index in operator.vector(1, "<i4") if index >= 0)
+        place = {"padding": ("same", "valid")[options.integer(0, "i1")] if options and kind in (1, 3, 4) else ""}
+        if kind in (1, 3, 4):
+            assert options is not None
+            place["strides"] = [options.integer(2), options.integer(1)]  # type: ignore[assignment]
+        relu = ("linear", "relu", None, "relu6")
+        match kind:
+            case 3:
+                found = conv(first, Spec("Conv2D", place), others[0].transpose(1, 2, 3, 0)) + others[1]
+                found = activation(found, relu[options.integer(3, "i1")])  # type: ignore[union-attr]
+            case 4:
+                found = conv(first, Spec("DepthwiseConv2D", place), others[0].transpose(1, 2, 3, 0), True) + others[1]
+                found = activation(found, relu[options.integer(4, "i1")])  # type: ignore[union-attr]
+            case 1:
+                size = [options.integer(4), options.integer(3)]  # type: ignore[union-attr]
+                seen = windows(first, size, place["strides"], place["padding"], np.nan)
+                found = np.nanmean(seen, (3, 4))
+            case 9:
+                found = first.reshape(len(first), -1) @ others[0].T + others[1]
+                found = activation(found, relu[options.integer(0, "i1")] if options else None)
+            case 22:
+                shape = tensors[int(operator.vector(2, "<i4")[0])].vector(0, "<i4")
+                found = first.reshape(len(first), *shape[1:])
+            case 6:
+                found = first
+            case 25:
+                found = activation(first, "softmax")
+            case _:
+                raise NotImplementedError(kind)
+        values[int(operator.vector(2, "<i4")[0])] = found
+    return values[int(graph.vector(2, "<i4")[0])]
+
+
+def test_the_keyword_spotter_of_mlperf_tiny_by_hand(shared: Path) -> None:
+    path = shared / "weights" / "mlperf_tiny" / "kws_ref_model_float32.tflite"
+    graph = from_tflite(path)
+    shape = graph.shapes[graph.inputs[0]]
+    x = np.random.default_rng(0).normal(0, 20, (3, *shape))
+    found = evaluate(graph, torch.from_numpy(x).float()).double().numpy()
+    wanted = by_hand(path, np.moveaxis(x, 1, -1))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    assert wanted.max() > 0.5

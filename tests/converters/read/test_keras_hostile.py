@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import struct
 import subprocess
 import sys
 import time
@@ -332,3 +333,33 @@ def test_text_shared_by_many_names_is_not_read(tmp_path: Path) -> None:
     with h5py.File(path, "r+") as file:
         file["model_weights"].attrs["layer_names"] = np.array(["x" * 1000] * 60, dtype=object)
     assert isinstance(from_keras(path), Graph)
+
+
+def test_a_description_longer_than_the_file_is_refused(tmp_path: Path) -> None:
+    """HDF5 makes room for what the four bytes before a text claim, here 2 GiB, before it looks for the text."""
+    path = write_h5(tmp_path / "a.h5", network(), SHAPE)
+    with h5py.File(path, "r+") as file:
+        told = file.attrs["model_config"]
+        file.attrs["model_config"] = text = told if isinstance(told, str) else told.decode()
+    assert isinstance(from_keras(path), Graph)
+    whole, head = path.read_bytes(), struct.pack("<I", len(text.encode()))
+    places = [at for at in range(len(whole) - 4) if whole[at : at + 4] == head]
+    told = []
+    for place in places:  # one is the text's own length, others may count the same number
+        path.write_bytes(whole[:place] + struct.pack("<I", 1 << 31) + whole[place + 4 :])
+        start = time.process_time()
+        try:
+            from_keras(path)
+        except FileError as error:
+            told.append(str(error))
+        assert time.process_time() - start < 2
+    assert any("longer than the file" in line and str(path) in line for line in told)
+
+
+def test_later_headers_of_hdf5_are_read_too(tmp_path: Path) -> None:
+    path, copy = write_h5(tmp_path / "a.h5", network(), SHAPE), tmp_path / "copy.h5"
+    with h5py.File(path) as file, h5py.File(copy, "w", libver="latest") as other:
+        told = file.attrs["model_config"]
+        other.attrs["model_config"] = told if isinstance(told, str) else told.decode()
+        file.copy("model_weights", other)
+    assert len(from_keras(copy).nodes) == len(from_keras(path).nodes)

@@ -226,7 +226,7 @@ MODELS: dict[str, tuple[Callable[[], Any], type[NeuroError], str]] = {
         "'evil' is unknown",
     ),
     "unknown operator": (lambda: model_of(node("Rely", ["x"], ["y"])), UnsupportedNode, r"\(Rely, opset 17\): no rule"),
-    "old opset": (lambda: relu(opset=6), FileError, "opset 6, and 7 to 25"),
+    "old opset": (lambda: relu(opset=6), FileError, "opset 6, and 7 to 28"),
     "future opset": (lambda: relu(opset=999), FileError, "opset 999"),
     "no opset": (lambda: edited(relu(), lambda m: m.ClearField("opset_import")), FileError, "opset 0"),
     "future ir": (lambda: relu(ir=99), FileError, "IR version 99"),
