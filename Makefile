@@ -5,13 +5,15 @@ BIN := .venv/bin
 READY := .venv/ready
 LAVA_READY := .lava-venv/ready
 
-.PHONY: help setup lava demo test lint types suite benchmarks benchmarks-conversion clean
+.PHONY: help setup lava demo test lint types suite benchmarks benchmarks-conversion benchmarks-training benchmarks-fuzz clean
 
 help:
 	@echo "make demo        set up, run the main job on 5,000 real digits, write out/report.html"
 	@echo "make test        set up, run lint, types and the whole suite"
 	@echo "make benchmarks  set up, time the chips' simulators"
 	@echo "make benchmarks-conversion DATA=folder  train a ResNet-20 on CIFAR-10, measure every recipe on it"
+	@echo "make benchmarks-training DATA=folder [PEER=python]  time a training step beside snnTorch and Norse (and SpikingJelly)"
+	@echo "make benchmarks-fuzz  5,000 damaged files of every format"
 	@echo "make lava        set up lava-nc in its own Python 3.10, where one can be found"
 
 setup: $(READY) lava
@@ -63,6 +65,13 @@ benchmarks: setup
 benchmarks-conversion: setup
 	@$(BIN)/python tests/benchmarks/bench_conversion.py --data-root $(DATA) $(if $(PEER),--peer $(PEER))
 	@$(BIN)/python tests/benchmarks/bench_recipes.py --data-root $(DATA)
+
+# DATA=folder with MNIST; PEER=python is an interpreter that has spikingjelly 2.0.
+benchmarks-training: setup
+	@$(BIN)/python tests/benchmarks/bench_training.py --data-root $(DATA) $(if $(PEER),--spikingjelly $(PEER))
+
+benchmarks-fuzz: setup
+	@PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_fuzz.py
 
 clean:
 	rm -rf .venv .lava-venv out build *.egg-info

@@ -43,8 +43,9 @@ def refit(
 
     by the normal equations. seen (batch, *inputs): what the node receives now. wanted (batch, *outputs): what it should
     give. samples: output positions used, drawn with `seed`; if None, 32 for each weight of a channel, at least 8,192.
-    Where the data have fewer than four for each weight only the bias is fitted. Layer-wise reconstruction as in Li et
-    al. 2021, SNN calibration [recalled], with ridge regression in place of gradient descent.
+    Where the data have fewer than four for each weight only the bias is fitted. Runs of equal columns of a matrix, as
+    an average pool before it leaves them, stay equal and count as one weight. Layer-wise reconstruction as in Li et al.
+    2021, SNN calibration [recalled], with ridge regression in place of gradient descent.
 
     rectified: values below zero are all alike to what reads the sum. Not the distance to y < 0 counts then but that to
     the nearest value below zero, by turns: each target below zero is set to what the node gives, if that is below zero,
@@ -57,6 +58,10 @@ def refit(
     for what, values in (("wanted", wanted), ("rest", wanted if rest is None else rest)):
         if tuple(values.shape) != shape:
             raise ShapeError(f"refit: {node.kind} gives {shape} on these inputs, but {what} is {tuple(values.shape)}")
+    if isinstance(node, Affine) and (run := _run(node.weight)) > 1:
+        means, of_means = seen.unflatten(-1, (-1, run)).mean(-1), replace(node, weight=node.weight[:, ::run] * run)
+        found = refit(of_means, means, wanted, ridge, samples, seed, rectified, rest)
+        return replace(found, weight=found.weight.repeat_interleave(run, 1) / run)
     inputs = node.weight[0].numel()
     samples = max(ROWS, ROWS_PER_INPUT * inputs) if samples is None else samples
     drawn = _drawn(node, seen, [wanted] if rest is None else [wanted, rest], samples, seed)
@@ -77,6 +82,12 @@ def refit(
         level = middle - mean @ fitted.mT
         given = centred @ fitted.mT + middle + other
     return replace(node, weight=fitted.reshape(node.weight.shape).contiguous(), bias=level.reshape(-1))
+
+
+def _run(weight: Tensor) -> int:
+    """The length of the runs of equal columns that a matrix consists of."""
+    changes = (weight[:, 1:] != weight[:, :-1]).any(0).nonzero().reshape(-1) + 1
+    return math.gcd(weight.shape[1], *changes.tolist())
 
 
 def _regression(rows: Tensor, ridge: float) -> Callable[[Tensor], Tensor]:

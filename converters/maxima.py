@@ -6,6 +6,7 @@ import math
 
 import torch
 
+from converters.staircase import ClipFloorShift
 from neuro.graph import Graph, Input, Shape
 from neuro.nodes import Add, Clamp, Concat, MaxPool, Pad, Permute, ReLU, Reshape, Scale, Slice
 from neuro.rewrite import Builder, rebuild
@@ -15,7 +16,7 @@ MOVES = (Reshape, Permute, Slice, Concat, MaxPool, Pad)
 
 def is_activation(node: object) -> bool:
     """Whether a legalised node becomes a population of neurons."""
-    return isinstance(node, ReLU | Clamp)
+    return isinstance(node, ReLU | Clamp | ClipFloorShift)
 
 
 def reads_spikes(graph: Graph, name: str) -> bool:

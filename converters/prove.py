@@ -41,12 +41,12 @@ class Proof:
         return "\n".join([f"equal on {self.samples:,} samples in {len(self.spikes)} populations", *lines])
 
 
-def prove(snn: Graph, x: Tensor, reference: Graph | None = None, kernel: Kernel = "reference") -> Proof:
+def prove(snn: Graph, x: Tensor, reference: Graph | None = None, kernel: Kernel = "numba") -> Proof:
     """Compare the spikes of `snn`, counted step by step, with the integers of its quantised network.
 
-    x (samples, *features). reference: the quantised network; the one that `snn` implies if left out. kernel
-    "reference" takes every step of every neuron, "auto" the closed form that `simulate` uses. The logits are compared
-    too. Raises NotExact at the first difference and ParameterError for networks that do not count in windows.
+    x (samples, *features). reference: the quantised network; the one that `snn` implies if left out. kernel: "numba"
+    and "reference" take every step of every neuron, "auto" the closed form that `simulate` uses. The logits are
+    compared too. Raises NotExact at the first difference and ParameterError for networks that do not count in windows.
     """
     layers = [name for name, node in snn.nodes.items() if isinstance(node, CountThenFire | MaxCount)]
     if not any(isinstance(node, CountThenFire) for node in snn.nodes.values()):

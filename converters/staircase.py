@@ -1,19 +1,16 @@
-"""The staircase that an IF neuron makes of a ReLU, with a gradient; IF neurons as nodes of a network without time."""
+"""What trains in the place of neurons: the staircase that they make of a ReLU, and their spikes as rows of a batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from neuro.dynamics import rest
 from neuro.errors import ParameterError
-from neuro.graph import Shape, Stateless
-from neuro.kernels import run_steps
-from neuro.kernels.narrow import fire
-from neuro.nodes import IF, Elementwise, MaxPool
+from neuro.graph import Graph, Node, Shape, Stateless
+from neuro.kernels.if_through_time import fire
+from neuro.nodes import IF, Elementwise, MaxCount, Readout
 
 
 def clip_floor_shift(z: Tensor, ceiling: Tensor, levels: int) -> Tensor:
@@ -45,13 +42,11 @@ class _StraightThrough(torch.autograd.Function):
 class ClipFloorShift(Elementwise):
     """h(z) = lambda clip(floor(z L / lambda + 1/2) / L, 0, 1), `ceiling` lambda > 0, in the units of z.
 
-    Bu et al. 2022 (arXiv 2303.04347), eq. 12 [recalled]. The gradient passes the floor unchanged. `counts`, where
-    given, stand for the quantised value: spikes that were counted over `levels` steps.
+    Bu et al. 2022 (arXiv 2303.04347), eq. 12 [recalled]. The gradient passes the floor unchanged.
     """
 
     ceiling: Tensor
     levels: int
-    counts: Tensor | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,46 +57,92 @@ class ClipFloorShift(Elementwise):
     def forward(self, *inputs: Tensor) -> Tensor:
         z = inputs[0]
         with torch.no_grad():
-            counts = clip_floor_shift(z, self.ceiling, self.levels) if self.counts is None else self.counts.to(z.dtype)
+            counts = clip_floor_shift(z, self.ceiling, self.levels)
         return _StraightThrough.apply(z, self.ceiling, counts, self.levels)
 
 
+class InTime(Stateless):
+    """A node with state as one without, its rows (steps * batch, *features)."""
+
+    @property
+    def timed(self) -> Node:
+        """The node that it stands for."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True, eq=False)
-class Fires(Elementwise):
-    """Spikes of IF neurons, each worth theta = `ceiling`, v0 = theta / 2; rows are (steps * batch, *features).
+class Fires(Elementwise, InTime):
+    """IF neurons with soft reset; gradients as in `neuro.kernels.if_through_time`."""
 
-    `tell` gets their numbers, (batch, *features).
-    """
-
-    ceiling: Tensor
+    theta: Tensor
+    v0: Tensor
     steps: int
-    tell: Callable[[Tensor], None]
 
     def forward(self, *inputs: Tensor) -> Tensor:
         # channels last, as images lie in memory
         current = inputs[0].unflatten(0, (self.steps, -1)).movedim(2, -1)
-        theta = self.ceiling.movedim(0, -1)
-        if current.dtype == torch.bfloat16 and current.device.type == "cpu":
-            weighted, counts = fire(current, theta)
-        else:
-            node = IF(theta, theta / 2)
-            _, spikes, _ = run_steps(node, rest(node, current.shape[1], tuple(current.shape[2:])), current, self.steps)
-            weighted, counts = spikes * theta, spikes.sum(0)
-        self.tell(counts.movedim(-1, 1))
-        return weighted.movedim(-1, 2).flatten(0, 1)
+        spikes = fire(current, *(_channels_last(p) for p in (self.theta, self.v0)))
+        return spikes.movedim(-1, 2).flatten(0, 1)
+
+    @property
+    def timed(self) -> IF:
+        return IF(self.theta, self.v0)
+
+
+def _channels_last(parameter: Tensor) -> Tensor:
+    return parameter.movedim(0, -1) if parameter.ndim else parameter
 
 
 @dataclass(frozen=True, eq=False)
-class Peaks(Stateless):
-    """A max-pool of spike counts, as MaxCount, for spikes with one weight per channel; rows (steps * batch, ...)."""
+class Peaks(InTime):
+    """MaxCount: spikes when the largest count of a window grows."""
 
-    pool: MaxPool
+    counter: MaxCount
     steps: int
 
     def output_shape(self, *shapes: Shape) -> Shape:
-        return self.pool.output_shape(*shapes)
+        return self.counter.output_shape(*shapes)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         sums = inputs[0].float().unflatten(0, (self.steps, -1)).cumsum(0)
-        peaks = self.pool.forward(sums.flatten(0, 1)).unflatten(0, (self.steps, -1))
+        peaks = self.counter.window.forward(sums.flatten(0, 1)).unflatten(0, (self.steps, -1))
         return torch.diff(peaks, dim=0, prepend=torch.zeros_like(peaks[:1])).flatten(0, 1).to(inputs[0].dtype)
+
+    @property
+    def timed(self) -> MaxCount:
+        return self.counter
+
+
+@dataclass(frozen=True, eq=False)
+class Mean(InTime):
+    """Readout: the mean over the steps, (batch, *features)."""
+
+    steps: int
+
+    def output_shape(self, *shapes: Shape) -> Shape:
+        return shapes[0]
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return inputs[0].float().unflatten(0, (self.steps, -1)).mean(0)
+
+    @property
+    def timed(self) -> Readout:
+        return Readout()
+
+
+def as_rows(snn: Graph, steps: int) -> Graph:
+    """The spiking graph as a network without state: x repeated `steps` times in, the read-out at the last step out."""
+
+    def stateless(node: Node) -> Node:
+        if isinstance(node, IF):
+            return Fires(node.theta, node.v0, steps)
+        if isinstance(node, MaxCount):
+            return Peaks(node, steps)
+        return Mean(steps) if isinstance(node, Readout) else node
+
+    return snn.edit(nodes={name: stateless(node) for name, node in snn.nodes.items()})
+
+
+def in_time(rows: Graph) -> Graph:
+    """The inverse of `as_rows`."""
+    return rows.edit(nodes={n: node.timed if isinstance(node, InTime) else node for n, node in rows.nodes.items()})

@@ -36,8 +36,8 @@ class Program:
     """A network on a chip: its integers, its place on the cores, and how data get in and results out.
 
     input_step: the real value of one unit of the graded input spikes, or None where the input is sent as plain spikes.
-    output_unit: the real current of one unit of the read-out's activation, per class. errors: what quantising lost,
-    layer by layer.
+    output_unit: the real current of one unit of the last population's activation, per class. errors: what quantising
+    lost, layer by layer.
     """
 
     graph: Graph
@@ -52,7 +52,7 @@ class Program:
 
     @property
     def depth(self) -> int:
-        """Ticks from an input to the read-out."""
+        """Ticks from an input to the last population."""
         return self.layers[-1].level
 
 
@@ -77,8 +77,10 @@ def compile(graph: Graph, chip: Chip | str, calibration: Tensor | None = None, *
             f"chip {chip.name!r} is of family {chip.family!r}; compile knows 'loihi1' and 'loihi2' so far"
         )
     layers = lower(graph)
-    if not isinstance(layers[-1].node, Readout) or graph.output != layers[-1].name:
-        raise ParameterError(f"{graph.name!r} must end in a Readout, the membrane that the host reads")
+    if graph.output != layers[-1].name:
+        raise ParameterError(
+            f"{graph.name!r} must end in a population that the host reads: a Readout, or one that fires"
+        )
     fit = check(graph, chip)
     if not fit.ok:
         raise DoesNotFit(str(fit), fit.violations)
@@ -120,21 +122,31 @@ def _input_step(graph: Graph, calibration: Tensor | None) -> float:
 
 
 def encode_input(program: Program, x: Tensor, steps: int) -> np.ndarray:
-    """What enters the chip, (steps, batch, size): graded integers held constant, or evenly spaced spikes.
+    """What enters the chip, (steps, batch, size): graded integers, or evenly spaced spikes.
 
-    Spikes: floor((t + 1) x + 1/2) - floor(t x + 1/2), so that after t steps their number is round(t x). They need x in
-    [0, 1]; ParameterError otherwise.
+    x: (batch, *features), held constant, or a series (steps, batch, *features). Spikes for a constant x:
+    floor((t + 1) x + 1/2) - floor(t x + 1/2), so that after t steps their number is round(t x). They need x in [0, 1],
+    and in a series 0 or 1; ParameterError otherwise.
     """
-    shape = program.graph.shapes[program.graph.inputs[0]]
-    if tuple(x.shape[1:]) != shape:
-        raise ShapeError(f"{program.graph.name!r} takes (batch, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
+    shape, series = program.graph.shapes[program.graph.inputs[0]], _is_series(program, x)
+    if not series and tuple(x.shape[1:]) != shape:
+        sizes = ", ".join(map(str, shape))
+        raise ShapeError(
+            f"{program.graph.name!r} takes (batch, {sizes}) or (steps, batch, {sizes}), got {tuple(x.shape)}"
+        )
+    if series and len(x) != steps:
+        raise ParameterError(f"{program.graph.name!r}: x has {len(x)} steps, not {steps}")
     if not bool(torch.isfinite(x).all()):
         raise ParameterError("the input holds NaN or infinite values")
-    flat = x.flatten(1).double().numpy()
+    flat = x.flatten(2 if series else 1).double().numpy()
     if program.input_step is not None:
         limit = 2**PIXEL_BITS - 1
         levels = np.clip(np.round(flat / program.input_step), -limit, limit).astype(np.int32)
-        return np.broadcast_to(levels, (steps, *levels.shape))
+        return levels if series else np.broadcast_to(levels, (steps, *levels.shape))
+    if series:
+        if not bool(((flat == 0) | (flat == 1)).all()):
+            raise ParameterError(f"chip {program.chip.name!r} takes plain spikes, so a series must hold 0 and 1 alone")
+        return flat.astype(np.int32)
     if flat.min() < 0 or flat.max() > 1:
         raise ParameterError(
             f"chip {program.chip.name!r} takes plain spikes, so inputs must lie in [0, 1]; "
@@ -142,6 +154,11 @@ def encode_input(program: Program, x: Tensor, steps: int) -> np.ndarray:
         )
     edges = np.floor(np.arange(steps + 1)[:, None, None] * flat + 0.5)
     return np.diff(edges, axis=0).astype(np.int32)
+
+
+def _is_series(program: Program, x: Tensor) -> bool:
+    shape = program.graph.shapes[program.graph.inputs[0]]
+    return x.ndim == len(shape) + 2 and tuple(x.shape[2:]) == shape
 
 
 def run(
@@ -155,9 +172,10 @@ def run(
 ) -> ChipRun:
     """Run a compiled network for `steps` ticks of input plus the ticks that the pipeline needs.
 
-    x: (batch, *features). outputs: (batch, classes), the mean current of the read-out, in the units of the graph's
-    read-out. counts: synaptic events as `accumulates`, updates, packets between cores and their hops. record: "spikes"
-    and "v".
+    x: (batch, *features), held constant, or a series (steps, batch, *features). outputs: (batch, classes), the mean
+    current of a Readout in the units of the graph's, or the spikes per step of a last population that fires, as
+    `neuro.simulate` gives them. counts: synaptic events as `accumulates`, updates, packets between cores and their
+    hops. record: "spikes" and "v".
     Raises ParameterError for a bad number of steps and BackendMissing where the engine is not there.
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= program.most_steps:
@@ -172,14 +190,14 @@ def run(
     if backend != "simulator":
         raise ParameterError(f"backend must be 'simulator' or 'lava', got {backend!r}")
     (entry,) = program.graph.inputs
-    readout = program.layers[-1]
+    last = program.layers[-1]
     ticks = steps + program.depth
     outputs, counts, kept = [], [], []
     saturated: dict[str, int] = {}
-    for chunk in x.split(batch_size):
+    for chunk in x.split(batch_size, dim=1 if _is_series(program, x) else 0):
         given = encode_input(program, chunk, steps)
         result = simulate_program(program.integers, {entry: given}, ticks, record=tuple(record))  # type: ignore[arg-type]
-        outputs.append(_read(program, result, readout, steps))
+        outputs.append(_read(program, result, last, steps))
         counts.append(_counts(program, result, ticks))
         for name, v in result.state.v.items():
             saturated[name] = saturated.get(name, 0) + int((np.abs(v) >= 2**23 - 1).sum())
@@ -199,11 +217,13 @@ def run(
     return ChipRun(torch.cat(outputs), total, recordings, saturated)
 
 
-def _read(program: Program, result: LoihiRun, readout: Layer, steps: int) -> Tensor:
-    node = readout.node
-    counted = max(steps - (node.start if isinstance(node, Readout) else 0), 1)
-    v = result.state.v[readout.name].astype(np.float64) / 2**STATE_SHIFT
-    return torch.from_numpy(v * program.output_unit / counted).float().unflatten(1, readout.shape)
+def _read(program: Program, result: LoihiRun, last: Layer, steps: int) -> Tensor:
+    if isinstance(last.node, Readout):
+        v = result.state.v[last.name].astype(np.float64) / 2**STATE_SHIFT
+        read = v * program.output_unit / max(steps - last.node.start, 1)
+    else:
+        read = result.spike_counts[last.name].astype(np.float64) / steps
+    return torch.from_numpy(read).float().unflatten(1, last.shape)
 
 
 def _counts(program: Program, result: LoihiRun, ticks: int) -> Counts:

@@ -82,7 +82,7 @@ def lower(graph: Graph) -> tuple[Layer, ...]:
     refused = [
         f"  {name!r}: {node.kind}{_remedy(node)}"
         for name, node in graph.nodes.items()
-        if not isinstance(node, (*LINEAR, Input, IF, LIF, Readout))
+        if not isinstance(node, (*LINEAR, Input, IF, LIF, Readout)) or _never_reset(node)
     ]
     if refused:
         raise UnsupportedNode(f"{graph.name!r}: {len(refused)} node(s) have no form on a chip:\n" + "\n".join(refused))
@@ -97,7 +97,13 @@ def lower(graph: Graph) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
+def _never_reset(node: Node) -> bool:
+    return isinstance(node, IF | LIF) and node.reset == "none"
+
+
 def _remedy(node: Node) -> str:
+    if _never_reset(node):
+        return ": fires without reset, which no chip does; train with reset 'subtract' or 'zero'"
     remedies = {
         "MaxCount": ": a max-pool of spikes needs a counter per input; train with average pooling or strides instead",
         "MaxPool": ": no synapse takes a maximum; train with average pooling or strides instead",

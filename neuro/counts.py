@@ -31,6 +31,7 @@ from neuro.graph import Graph, Node, Shape
 from neuro.nodes import (
     LI,
     LIF,
+    AdaptiveLIF,
     Add,
     Affine,
     Alpha,
@@ -277,8 +278,8 @@ def _(node: Node, traffic: tuple[Traffic, ...], output: Shape) -> Tally:
 
 
 _OF_ONE_UPDATE: dict[type[Node], tuple[int, int, int]] = {
-    LI: (1, 1, 1), LIF: (1, 1, 1), Leaky: (1, 1, 1), Synaptic: (2, 2, 2), Alpha: (3, 3, 3), BoxLIF: (1, 3, 1),
-    CurrentLIF: (2, 5, 2), CurrentLI: (2, 5, 2),
+    LI: (1, 1, 1), LIF: (1, 1, 1), AdaptiveLIF: (3, 2, 2), Leaky: (1, 1, 1), Synaptic: (2, 2, 2), Alpha: (3, 3, 3),
+    BoxLIF: (1, 3, 1), CurrentLIF: (2, 5, 2), CurrentLI: (2, 5, 2),
 }  # fmt: skip
 """Multiplications, additions and state variables of one neuron in one step, resets left out; others (0, 1, 1)."""
 

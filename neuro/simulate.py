@@ -42,6 +42,8 @@ from neuro.nodes import (
     Readout,
     Recurrent,
     Spiking,
+    TimedLIF,
+    TimeToFirstSpike,
     Weighted,
 )
 from neuro.progress import track
@@ -118,9 +120,16 @@ def simulate(
     takes. `record` keeps "spikes", "v" (potentials after reset) or "outputs" of every step, or "counts" of spikes. The
     batch is cut so that the widest layers need at most `memory` bytes. `count=False` skips the counting.
     `kernel` "auto" follows single spikes where these are few (sums of real weights then round in another order),
-    "events" wherever it can; "numba" and "reference" compute every sum densely.
+    "events" wherever it can; "numba" and "reference" compute every sum densely, and every step of populations that
+    count in windows.
     Raises ParameterError and ShapeError before any work.
     """
+    if any(isinstance(node, TimeToFirstSpike | TimedLIF) for node in graph.nodes.values()):
+        from neuro.first_spike.run import run_events
+
+        if steps is not None or record:
+            raise ParameterError(f"{graph.name!r} fires at times, not in steps: leave steps and record out")
+        return run_events(graph, x, progress=progress)
     steps, timed = _check(graph, x, steps)
     for wish in record:
         if wish not in ("spikes", "v", "outputs", "counts"):
@@ -196,9 +205,14 @@ class _Chunk:
     @cached_property
     def summed(self) -> set[str]:
         """Names of which only the sum over time is kept."""
-        if self.kernel == "reference" or {"spikes", "v", "outputs"} & set(self.record):
+        if not self.closed or {"spikes", "v", "outputs"} & set(self.record):
             return set()
         return carried_as_sums(self.graph, self.binary, self.graded, self.count)
+
+    @property
+    def closed(self) -> bool:
+        """Whether populations that count in windows take the closed form in place of their steps."""
+        return self.kernel in ("auto", "events")
 
     @cached_property
     def paths(self) -> Paths | None:
@@ -324,7 +338,7 @@ class _Chunk:
             value = _count_maxima(node, current, self.steps if name not in self.summed else 1)
         elif isinstance(node, Pulse) and name in self.summed:
             value = current[:1]
-        elif isinstance(node, CountThenFire) and not keep and self.kernel != "reference":
+        elif isinstance(node, CountThenFire) and not keep and self.closed:
             value = spike_counts(node, current)
             value = value if name in self.summed else unfolded(node, value, self.steps)
         elif isinstance(node, Accumulate) and not keep and "outputs" not in self.record:

@@ -19,6 +19,7 @@ from neuro.cli.inspect import inspect
 from neuro.cli.recipes import recipes
 from neuro.cli.replay import replay
 from neuro.cli.simulate import simulate
+from neuro.cli.train import train
 from neuro.cli.tune import tune
 from neuro.errors import NeuroError
 
@@ -29,7 +30,22 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-for command in (demo, convert, tune, diagnose, recipes, simulate, check, deploy, compare, inspect, replay, chips, data):
+for command in (
+    demo,
+    train,
+    convert,
+    tune,
+    diagnose,
+    recipes,
+    simulate,
+    check,
+    deploy,
+    compare,
+    inspect,
+    replay,
+    chips,
+    data,
+):
     app.command()(command)
 
 

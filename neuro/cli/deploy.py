@@ -85,6 +85,8 @@ def deploy(
 ) -> None:
     """Put a spiking network on a chip: quantise, place, run on the chip's arithmetic, and bill it.
 
+    Samples with a time of their own, such as mnist-dvs, run for as many steps as they have.
+
     Example: `neuro deploy snn.h5 --chip loihi2 --data mnist-5k --steps 16`
     """
     check_steps(steps)
@@ -92,8 +94,10 @@ def deploy(
     target = load_chip(chip)
     split = need_data(data, data_root, "there is nothing to run on")
     graph = read_model(model, None, split, None)
-    program = compile_graph(graph, target, calibration=split.train_x[:512] if len(split.train_x) else None)
-    x, y = split.test_x[:samples], split.test_y[:samples]
+    seen, x, y = split.train_x[:512], split.test_x[:samples], split.test_y[:samples]
+    if split.timed:
+        seen, x, steps = seen.flatten(0, 1), x.transpose(0, 1), split.features[0]
+    program = compile_graph(graph, target, calibration=seen if len(seen) else None)
     chip_run = run_program(program, x, steps=steps)
     float_run = simulate(graph, x, steps=steps, count=False, progress=True)
     bill = price(chip_run.counts, target)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from neuro.dynamics import State
 from neuro.errors import ParameterError
-from neuro.kernels import cpu, reference
+from neuro.kernels import counting, cpu, reference
 from neuro.nodes import Neuron
 
 Kernel = Literal["auto", "reference", "numba", "events"]
@@ -24,4 +24,6 @@ def run_steps(
         raise ParameterError(f"kernel must be 'auto', 'reference' or 'numba', got {kernel!r}")
     if kernel != "reference" and cpu.supports(node, current):
         return cpu.run_steps(node, state, current, steps, keep)  # type: ignore[arg-type]
+    if kernel != "reference" and counting.supports(node, current):
+        return counting.run_steps(node, state, current, steps, keep)  # type: ignore[arg-type]
     return reference.run_steps(node, state, current, steps, keep)

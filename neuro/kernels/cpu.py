@@ -49,9 +49,10 @@ def _fused(current, v, beta, leaky, theta, subtract, spikes, potentials, keep):
 
 
 def supports(node: Neuron, current: Tensor) -> bool:
-    """Whether this kernel computes that node on that current: IF and LIF, float32, on the CPU, without gradients."""
+    """Whether this kernel computes that node on that current: IF and LIF with a reset, float32, CPU, no gradients."""
     tensors = (current, *(tensor for _, tensor in node.tensors()))
-    fits = isinstance(node, IF | LIF) and all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+    plain = all(t.dtype == torch.float32 and t.device.type == "cpu" for t in tensors)
+    fits = isinstance(node, IF | LIF) and node.reset != "none" and plain
     return fits and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
 
 

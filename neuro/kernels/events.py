@@ -131,9 +131,9 @@ def dense(value: Value) -> Tensor:
 
 
 def fires(node: Node) -> bool:
-    """Whether this kernel runs the population: IF and LIF themselves, in float32 on the CPU."""
+    """Whether this kernel runs the population: IF and LIF themselves with a reset, in float32 on the CPU."""
     fits = all(tensor.dtype == torch.float32 and tensor.device.type == "cpu" for _, tensor in node.tensors())
-    return type(node) in (IF, LIF) and fits
+    return type(node) in (IF, LIF) and node.reset != "none" and fits  # type: ignore[attr-defined]
 
 
 AS_IS = Scale(torch.ones(()))

@@ -24,11 +24,11 @@ def _inlined(generator: Callable[..., Any]) -> Any:
 _VECTOR = ir.VectorType(ir.FloatType(), LANES)
 
 
-def _data(context, builder, kind, array):
+def data_of(context, builder, kind, array):
     return make_array(kind)(context, builder, array).data
 
 
-def _place(builder, data, index):
+def place_of(builder, data, index):
     return builder.bitcast(builder.gep(data, [index]), _VECTOR.as_pointer())
 
 
@@ -43,7 +43,7 @@ def _adder(vectors: int, runs: int = 1) -> Any:
     def add(typing, v, target, weights, start, r, done, rows, count):
         def generate(context, builder, signature, args):
             membrane, targets, weight, starts, row = (
-                _data(context, builder, signature.args[k], args[k]) for k in (0, 1, 2, 3, 6)
+                data_of(context, builder, signature.args[k], args[k]) for k in (0, 1, 2, 3, 6)
             )
             places, begins, sums = [], [], []
             for run in range(runs):
@@ -52,7 +52,7 @@ def _adder(vectors: int, runs: int = 1) -> Any:
                 begin = builder.add(builder.load(builder.gep(starts, [at])), args[5])
                 for k in range(vectors):
                     step = ir.Constant(to.type, LANES * k)
-                    places.append(_place(builder, membrane, builder.add(to, step)))
+                    places.append(place_of(builder, membrane, builder.add(to, step)))
                     begins.append(builder.add(begin, step))
                     sums.append(cgutils.alloca_once(builder, _VECTOR))
             for held, place in zip(sums, places, strict=True):
@@ -60,7 +60,7 @@ def _adder(vectors: int, runs: int = 1) -> Any:
             with cgutils.for_range(builder, args[7]) as loop:
                 base = builder.sext(builder.load(builder.gep(row, [loop.index])), args[5].type)
                 for held, begin in zip(sums, begins, strict=True):
-                    here = _place(builder, weight, builder.add(base, begin))
+                    here = place_of(builder, weight, builder.add(base, begin))
                     builder.store(builder.fadd(builder.load(held), builder.load(here, align=4)), held)
             for held, place in zip(sums, places, strict=True):
                 builder.store(builder.load(held), place, align=4)
@@ -87,7 +87,7 @@ def list_spikes(typing, word, row, block, places, rows, count):
     """Append row + block * bit for every bit set in a word; returns how many rows there are now. No branches."""
 
     def generate(context, builder, signature, args):
-        listed, known = (_data(context, builder, signature.args[k], args[k]) for k in (4, 3))
+        listed, known = (data_of(context, builder, signature.args[k], args[k]) for k in (4, 3))
         short, bytes_ = (ir.VectorType(ir.IntType(size), 8) for size in (32, 8))
         count = args[5]
         for half in (0, 8):
@@ -117,8 +117,8 @@ def add_own(typing, v, at, weights, start, word):
     """Each spike of a word adds its own weight to its own neuron."""
 
     def generate(context, builder, signature, args):
-        here = _place(builder, _data(context, builder, signature.args[0], args[0]), args[1])
-        own = builder.load(_place(builder, _data(context, builder, signature.args[2], args[2]), args[3]), align=4)
+        here = place_of(builder, data_of(context, builder, signature.args[0], args[0]), args[1])
+        own = builder.load(place_of(builder, data_of(context, builder, signature.args[2], args[2]), args[3]), align=4)
         fired = builder.bitcast(args[4], ir.VectorType(ir.IntType(1), LANES))
         given = builder.select(fired, own, ir.Constant(_VECTOR, [0.0] * LANES))
         builder.store(builder.fadd(builder.load(here, align=4), given), here, align=4)
@@ -133,7 +133,7 @@ def fire(typing, v, at, drive, at_drive, theta, at_theta, subtract):
 
     def generate(context, builder, signature, args):
         here, current, threshold = (
-            _place(builder, _data(context, builder, signature.args[k], args[k]), args[k + 1]) for k in (0, 2, 4)
+            place_of(builder, data_of(context, builder, signature.args[k], args[k]), args[k + 1]) for k in (0, 2, 4)
         )
         x = builder.fadd(builder.load(here, align=4), builder.load(current, align=4))
         level = builder.load(threshold, align=4)
@@ -151,7 +151,7 @@ def add_bits(typing, counts, at, word):
 
     def generate(context, builder, signature, args):
         kind = ir.VectorType(ir.IntType(32), LANES)
-        data = _data(context, builder, signature.args[0], args[0])
+        data = data_of(context, builder, signature.args[0], args[0])
         here = builder.bitcast(builder.gep(data, [args[1]]), kind.as_pointer())
         bits = builder.bitcast(args[2], ir.VectorType(ir.IntType(1), LANES))
         builder.store(builder.add(builder.load(here, align=4), builder.zext(bits, kind)), here, align=4)

@@ -27,6 +27,7 @@ from neuro.nodes.neurons import (
     LI,
     LIF,
     Accumulate,
+    AdaptiveLIF,
     CountThenFire,
     MaxCount,
     Neuron,
@@ -38,13 +39,15 @@ from neuro.nodes.pooling import AvgPool, MaxPool
 from neuro.nodes.recurrent import Delay, Recurrent
 from neuro.nodes.reshaping import Pad, Permute, Reshape, Slice
 from neuro.nodes.synaptic import Alpha, Decaying, Leaky, Synaptic
+from neuro.nodes.timed import EarliestWins, LatencyCode, TimedLIF, TimeToFirstSpike
 
 __all__ = [
-    "IAF", "IF", "LI", "LIF", "Accumulate", "Add", "Affine", "Alpha", "AvgPool", "BatchNorm", "BoxLIF", "Clamp",
-    "Concat", "Conv", "ConvTranspose", "Corrected", "CountThenFire", "CurrentLI", "CurrentLIF", "Decaying", "Delay",
-    "Delta", "Dequantise", "Differences", "Dropout", "Elementwise", "Euler", "Experts", "GradedIF", "GradedSpiking",
-    "Input", "Leaky", "LeakyReLU", "MaxCount", "MaxCountAgain", "MaxPool", "Neuron", "Node", "OffsetIF", "Pad",
-    "Permute", "Pulse", "Quantise", "RampFirstSpike", "ReLU", "Readout", "Recurrent", "Requantise", "Reshape",
-    "ResidualIF", "Scale", "Sigma", "SigmaDeltaReLU", "Sigmoid", "Slice", "Softmax", "Spiking", "Staircase",
-    "Stateless", "Synaptic", "Tanh", "Weighted",
+    "IAF", "IF", "LI", "LIF", "Accumulate", "AdaptiveLIF", "Add", "Affine", "Alpha", "AvgPool", "BatchNorm",
+    "BoxLIF", "Clamp", "Concat", "Conv", "ConvTranspose", "Corrected", "CountThenFire", "CurrentLI", "CurrentLIF",
+    "Decaying", "Delay", "Delta", "Dequantise", "Differences", "Dropout", "EarliestWins", "Elementwise", "Euler",
+    "Experts", "GradedIF", "GradedSpiking", "Input", "LatencyCode", "Leaky", "LeakyReLU", "MaxCount",
+    "MaxCountAgain", "MaxPool", "Neuron", "Node", "OffsetIF", "Pad", "Permute", "Pulse", "Quantise",
+    "RampFirstSpike", "ReLU", "Readout", "Recurrent", "Requantise", "Reshape", "ResidualIF", "Scale", "Sigma",
+    "SigmaDeltaReLU", "Sigmoid", "Slice", "Softmax", "Spiking", "Staircase", "Stateless", "Synaptic", "Tanh",
+    "TimeToFirstSpike", "TimedLIF", "Weighted",
 ]  # fmt: skip

@@ -5,21 +5,18 @@ Rates are dt / tau, the share of the way that one step goes. Everything else is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from neuro.errors import ParameterError
-from neuro.nodes.neurons import Neuron, Spiking
+from neuro.nodes.neurons import POSITIVE, Domain, Neuron, Spiking
 
 ValueReset = Literal["value", "subtract"]
 
 
-def _check_rates(kind: str, **rates: Tensor) -> None:
-    for name, rate in rates.items():
-        if bool((rate.detach() <= 0).any()):
-            raise ParameterError(f"{kind}: {name} = dt / tau must be > 0, got {float(rate.detach().min())}")
+RATE = POSITIVE._replace(rule="= dt / tau must be > 0")
 
 
 class Euler(Spiking):
@@ -29,15 +26,12 @@ class Euler(Spiking):
     """
 
     resets: ClassVar[tuple[str, ...]] = ("value", "subtract")
+    domains: ClassVar[Mapping[str, Domain]] = {}
 
     theta: Tensor
     v_leak: Tensor
     v_reset: Tensor
     reset: ValueReset  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        self.check_reset()
-        Neuron.__post_init__(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,16 +41,14 @@ class CurrentLIF(Euler):
     A current s that jumps with the input and decays. `lif_feed_forward_step` of norse 1.1.
     """
 
+    domains: ClassVar[Mapping[str, Domain]] = {"rate_syn": RATE, "rate_mem": RATE}
+
     rate_syn: Tensor
     rate_mem: Tensor
     theta: Tensor
     v_leak: Tensor
     v_reset: Tensor
     reset: ValueReset = "value"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_rates(self.kind, rate_syn=self.rate_syn, rate_mem=self.rate_mem)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,15 +58,13 @@ class BoxLIF(Euler):
     The input drives the membrane for this step only. `lif_box_feed_forward_step` of norse 1.1.
     """
 
+    domains: ClassVar[Mapping[str, Domain]] = {"rate_mem": RATE}
+
     rate_mem: Tensor
     theta: Tensor
     v_leak: Tensor
     v_reset: Tensor
     reset: ValueReset = "value"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_rates(self.kind, rate_mem=self.rate_mem)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,10 +88,8 @@ class CurrentLI(Neuron):
     `li_box_feed_forward_step` of norse 1.1.
     """
 
+    domains: ClassVar[Mapping[str, Domain]] = {"rate_syn": RATE, "rate_mem": RATE}
+
     rate_syn: Tensor
     rate_mem: Tensor
     v_leak: Tensor
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _check_rates(self.kind, rate_syn=self.rate_syn, rate_mem=self.rate_mem)

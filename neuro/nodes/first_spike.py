@@ -45,7 +45,8 @@ class RampFirstSpike(Elementwise):
         t = (self.theta.double() - a.double()).clamp(min=0)
         if self.time_bits is not None:
             slot = self.window / 2**self.time_bits
-            t = (t / slot).round() * slot
+            # the nearest slot, to the bit, with the gradient of the time that was rounded
+            t = (t.detach() / slot).round() * slot + (t - t.detach())
         return torch.where(t < self.window, t, torch.inf)
 
     def clipped(self, a: Tensor) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,13 +13,13 @@ from torch import Tensor
 from neuro.errors import ParameterError, ShapeError
 from neuro.graph import Graph, Input, Shape, Stateless
 from neuro.nodes.euler import IAF, BoxLIF, CurrentLI, CurrentLIF
-from neuro.nodes.neurons import IF, LI, LIF, Neuron, Spiking
-from neuro.nodes.synaptic import Leaky, Synaptic
+from neuro.nodes.neurons import IF, LI, LIF, AdaptiveLIF, Domain, Neuron, Spiking
+from neuro.nodes.synaptic import Alpha, Leaky, Synaptic
 
 LONGEST_DELAY = 100_000
 """Steps; a delay keeps everything that it has not passed on yet."""
 
-_INSIDE = IF | LIF | LI | IAF | BoxLIF | CurrentLI | CurrentLIF | Leaky | Synaptic
+_INSIDE = IF | LIF | AdaptiveLIF | LI | IAF | BoxLIF | CurrentLI | CurrentLIF | Leaky | Synaptic | Alpha
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,8 @@ class Recurrent(Spiking):
     node is stateless, or a membrane such as the synaptic current of that population. So the common recurrent layer is
     i(t) = x(t) + W y(t - 1) + b, then the neuron (Pedersen et al. 2024, NIR, fig. 5 [recalled]; snnTorch RSynaptic).
     """
+
+    domains: ClassVar[Mapping[str, Domain]] = {}
 
     body: Graph
 

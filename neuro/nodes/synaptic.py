@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -9,9 +10,12 @@ import torch
 from torch import Tensor
 
 from neuro.errors import ParameterError
-from neuro.nodes.neurons import Spiking, check_decay
+from neuro.nodes.neurons import DECAY, POSITIVE, Domain, Spiking
 
 LateReset = Literal["subtract", "zero", "none"]
+
+CLOSEST = 1e-4
+"""How near the decays of `Alpha` may come while they learn: its tau has a pole where they meet."""
 
 
 class Decaying(Spiking):
@@ -21,8 +25,6 @@ class Decaying(Spiking):
     right after the spike: v <- v - (z - r) theta, or v <- v - (z - r) v. What is still above the threshold then is
     reset once more by the r of the next step, for which (z - r) makes up.
     """
-
-    resets: ClassVar[tuple[str, ...]] = ("subtract", "zero", "none")
 
     theta: Tensor
     reset: LateReset  # type: ignore[assignment]
@@ -38,14 +40,12 @@ class Leaky(Decaying):
     spiking neural networks using lessons from deep learning; read in snntorch 1.0, Leaky. beta: decay per step.
     """
 
+    domains: ClassVar[Mapping[str, Domain]] = {"beta": DECAY, "theta": POSITIVE}
+
     beta: Tensor
     theta: Tensor
     reset: LateReset = "subtract"
     delay: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_decay(self.kind, beta=self.beta)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,15 +56,13 @@ class Synaptic(Decaying):
     in `Decaying`. Read in snntorch 1.0, Synaptic.
     """
 
+    domains: ClassVar[Mapping[str, Domain]] = {"alpha": DECAY, "beta": DECAY, "theta": POSITIVE}
+
     alpha: Tensor
     beta: Tensor
     theta: Tensor
     reset: LateReset = "subtract"
     delay: bool = True
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_decay(self.kind, alpha=self.alpha, beta=self.beta)
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +74,8 @@ class Alpha(Decaying):
     beta < alpha <= 1. Read in snntorch 1.0, Alpha.
     """
 
+    domains: ClassVar[Mapping[str, Domain]] = {"alpha": DECAY, "beta": DECAY, "theta": POSITIVE}
+
     alpha: Tensor
     beta: Tensor
     theta: Tensor
@@ -83,9 +83,14 @@ class Alpha(Decaying):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_decay(self.kind, alpha=self.alpha, beta=self.beta)
         if bool((self.alpha.detach() <= self.beta.detach()).any()):
             raise ParameterError("Alpha: alpha must be greater than beta everywhere")
+
+    def bounds(self, name: str) -> tuple[Tensor | float, Tensor | float]:
+        low, high = super().bounds(name)
+        if name == "alpha":
+            return (self.beta.detach() + CLOSEST).clamp(max=1), high
+        return (low, (self.alpha.detach() - CLOSEST).clamp(min=0)) if name == "beta" else (low, high)
 
     @property
     def tau(self) -> Tensor:

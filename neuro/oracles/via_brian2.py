@@ -87,6 +87,7 @@ def _populations(graph: Graph) -> tuple[str, ...]:
         for n in names
         if isinstance(node := graph.nodes[n], LIF) and bool(((node.beta <= 0) | (node.beta >= 1)).any())
     ]
+    odd += [f"{node.kind} {n!r} without reset" for n in names if (node := graph.nodes[n]).reset == "none"]  # type: ignore[attr-defined]
     if odd or not names or len(graph.inputs) != 1:
         raise UnsupportedNode(
             f"{graph.name!r} has no form in Brian2: {', '.join(odd) or 'one input and IF or LIF needed'}"

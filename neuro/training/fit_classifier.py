@@ -1,62 +1,35 @@
-"""Train a classifier: cross-entropy, one-cycle learning rate, the state that did best on validation data."""
+"""Train a classifier, dense or spiking: one loop for one process or many, which can stop anywhere and go on."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, is_dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from neuro.datasets.split import Split
-from neuro.errors import ParameterError, ShapeError
-from neuro.evaluate import evaluate
-from neuro.graph import Graph
-from neuro.progress import shown
+from neuro.errors import ParameterError
 from neuro.training.augment import Augment
-from neuro.training.resume import Best, Course, fingerprint, write_tensors
+from neuro.training.devices import fabric_for
+from neuro.training.history import Epoch, History
+from neuro.training.interrupt import asked_to_stop
+from neuro.training.lesson import Keeper, Lesson, Objective
+from neuro.training.logs import Log
+from neuro.training.losses import Loss, cross_entropy
+from neuro.training.present import Encode, TimeFirst
+from neuro.training.progress import bar_of
+from neuro.training.resume import Course, Position, check_resume, fingerprint, write_tensors
+from neuro.training.schedules import OneCycle, Schedule
+from neuro.training.scores import Samples, check_samples, device_of
 
-Samples = tuple[Tensor, Tensor]
-"""x (N, *features), floating point, and y (N,), integer class numbers."""
-
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
-"""Network in training mode, x and y of one batch in; the mean loss, a scalar, out."""
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One pass over the training data. Losses are means per sample [nat]; accuracies lie in [0, 1]."""
-
-    number: int
-    train_loss: float
-    learning_rate: float
-    validation_loss: float | None = None
-    validation_accuracy: float | None = None
-
-
-@dataclass(frozen=True)
-class History:
-    """How a training went: every epoch, the number of the one whose state was kept, and the wall-clock seconds."""
-
-    epochs: tuple[Epoch, ...]
-    kept: int
-    seconds: float = field(compare=False)
-
-    @property
-    def best(self) -> Epoch:
-        """The epoch whose state the network has now."""
-        return self.epochs[self.kept - 1]
-
-
-def cross_entropy(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """-log softmax(network(x))[y], mean over the batch."""
-    return F.cross_entropy(network(x), y)
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def fit(
@@ -69,26 +42,45 @@ def fit(
     weight_decay: float = 0.0,
     seed: int = 0,
     optimizer: Literal["adamw", "sgd"] = "adamw",
+    schedule: Schedule = OneCycle(),  # noqa: B008 - frozen
+    clip: float | None = None,
     augment: Augment | None = None,
+    encode: Encode | None = None,
     validation: Samples | None = None,
     loss: Loss = cross_entropy,
     after_step: Callable[[nn.Module], None] | None = None,
+    patience: int | None = None,
     checkpoint: Path | str | None = None,
     resume: Path | str | None = None,
+    checkpoint_every: int | None = None,
+    logs: Sequence[Log] = (),
+    fabric: Fabric | None = None,
     threads: int | None = None,
     progress: bool = False,
 ) -> History:
     """Train `module` in place and leave it in eval mode, with the state that did best on the validation data.
 
     data: a Split, whose validation part is used unless `validation` is given, or (x, y). Best is the highest accuracy,
-    then the lowest loss; without validation data the last state stays. The learning rate follows one cycle: a quarter
-    of the steps up to `learning_rate`, a cosine down to almost zero (Smith and Topin 2017, arXiv 1708.07120). AdamW:
-    Loshchilov and Hutter 2019; "sgd" has Nesterov momentum 0.9. Weight decay leaves biases and norms alone.
+    then the lowest loss; without validation data the last state stays. `patience`: stop after so many epochs without a
+    better one. AdamW: Loshchilov and Hutter 2019; "sgd" has Nesterov momentum 0.9. Weight decay leaves biases and norms
+    alone. `clip` bounds the Euclidean norm of the gradient. `schedule`: see `neuro.training.schedules`.
+
+    Spiking networks: `encode(x, generator)` shows a batch as (time, batch, *features), e.g. Encoded(Rate(), steps=25);
+    a Split that is `timed` needs none. `loss` is a criterion that reads such outputs, e.g. RateCrossEntropy(), or any
+    function of network, x and y. Validation sees the same spikes in every epoch.
 
     `augment(x, generator)` changes the batches; `after_step(module)` runs after every update, e.g. to keep masks;
     `checkpoint` names a safetensors file that always holds the best state so far, written atomically; `resume` one that
-    holds the whole training after every epoch: where it exists the training goes on from it, to the same bytes as if it
-    had never stopped. `loss` and `augment` are known there by their name, or their repr if they are dataclasses.
+    holds the whole training after every epoch, and after every `checkpoint_every` updates: where it exists the training
+    goes on from it, to the same bytes as if it had never stopped (on CPUs). With it, SIGINT (Ctrl-C) and SIGTERM end
+    the training after the present update and keep it. `loss`, `encode`, `augment` and `after_step` are known there by
+    their name, or their repr if they are dataclasses; what `after_step` remembers is kept if it has `state_dict` and
+    `load_state_dict`. `logs` get every epoch, see `neuro.training.logs`.
+
+    `fabric` says device and precision (`fabric_for`); None: the device of the parameters, 32 bits. Started by torchrun,
+    the processes share the work: each takes `batch_size` samples of every batch, and gradients are averaged. Losses and
+    updates are those of one process with a batch as large as all theirs, up to rounding, as long as nothing is drawn
+    (dropout, augmentation, random spikes: every process draws for itself) and no batch norm sees a part of the batch.
 
     One seed gives one result, bit for bit, on one machine with one number of `threads` (None: as many as torch uses
     now, which other libraries change). The global random state and the threads are left as they were. Raises
@@ -96,71 +88,86 @@ def fit(
     do not fit, FileError where a file cannot be written or `resume` holds another training.
     """
     (x, y), validation = _parts(data, validation)
-    _check_settings(epochs, batch_size, learning_rate, weight_decay, optimizer, threads)
-    _check_samples("training data", x, y)
+    if isinstance(data, Split) and data.timed and encode is None:
+        encode = TimeFirst()
+    whole = {"epochs": epochs, "batch_size": batch_size, "threads": threads, "patience": patience}
+    _check_counts({**whole, "checkpoint_every": checkpoint_every}, needed=("epochs", "batch_size"))
+    _check_amounts({"learning_rate": learning_rate, "clip": clip}, {"weight_decay": weight_decay})
+    check_samples("training data", x, y, floating=encode is None)
     if validation is not None:
-        _check_samples("validation data", *validation)
-    device = next(module.parameters()).device
-    x, y = x.to(device), y.to(device)
-    steps = -(-len(y) // batch_size)
+        check_samples("validation data", *validation, floating=encode is None)
+    elif patience is not None:
+        raise ParameterError("fit: patience needs validation data to judge by")
+    if checkpoint_every is not None and resume is None:
+        raise ParameterError("fit: checkpoint_every needs resume, the file to write to")
+    if resume is not None:
+        check_resume(resume)
     updates = _optimizer(module, optimizer, learning_rate, weight_decay)
-    # betas stay as they are: cycled momentum is for SGD, and Adam's first steps suffer from it
-    planned = epochs * steps + 1
-    rise = max(0.25, 2 / planned)  # the first phase needs a step of its own, however short the training
-    cycle = torch.optim.lr_scheduler.OneCycleLR(
-        updates, learning_rate, total_steps=planned, pct_start=rise, cycle_momentum=False
-    )
-    generator = torch.Generator().manual_seed(seed)
+    fabric = fabric_for(device_of(module, x)) if fabric is None else fabric
+    if min(len(y), len(y if validation is None else validation[1])) < fabric.world_size:
+        raise ParameterError(f"fit: {fabric.world_size} processes need at least as many samples of every kind")
     started = time.perf_counter()
-    record: list[Epoch] = []
-    best: Best | None = None
-    with torch.enable_grad(), _seeded(seed, device), _threads(threads), _bar(epochs * steps, progress) as advance:
-        course = Course(module, updates, cycle, generator, device)
+    with ExitStack() as stack:
+        stack.enter_context(torch.enable_grad())
+        stack.enter_context(_seeded(seed + fabric.global_rank, fabric.device))
+        stack.enter_context(_threads(threads))
+        stopping = stack.enter_context(asked_to_stop(resume is not None))
+        bar = stack.enter_context(bar_of(epochs * len(y), progress and fabric.is_global_zero))
+        generator = torch.Generator().manual_seed(seed + fabric.global_rank)
+        shown = torch.Generator(fabric.device).manual_seed(seed + fabric.global_rank)
+        course = Course(module, updates, {"order": generator, "shown": shown}, fabric, after_step)
         training = ""
         if resume is not None:
-            settings = (epochs, batch_size, learning_rate, weight_decay, seed, optimizer, torch.get_num_threads())
-            names = (_called(loss), _called(augment), _called(after_step), repr(module))
+            rules = (epochs, batch_size, learning_rate, weight_decay, seed, optimizer, clip, patience)
+            names = tuple(_called(part) for part in (loss, encode, augment, after_step, schedule))
             samples = (x, y, *(validation or ()))
-            training = fingerprint(settings, names, module.state_dict(), *samples)
-            done, best = course.restore(resume, training)
-            record = [Epoch(**epoch) for epoch in done]
-            advance(f"epoch {len(record)}/{epochs}", len(record) * steps)
-        for number in range(len(record) + 1, epochs + 1):
-            module.train()
-            total = 0.0
-            rate = 0.0
-            # equal parts: no last batch of one sample, which batch norm could not take
-            for rows in torch.randperm(len(y), generator=generator).tensor_split(steps):
-                batch = x[rows]
-                batch = batch if augment is None else augment(batch, generator)
-                updates.zero_grad(set_to_none=True)
-                cost = loss(module, batch, y[rows])
-                cost.backward()
-                rate = float(cycle.get_last_lr()[0])
-                updates.step()
-                cycle.step()
-                if after_step is not None:
-                    after_step(module)
-                total += float(cost.detach()) * len(rows)
-                advance(f"epoch {number}/{epochs}  loss {float(cost.detach()):.3f}")
-            if not math.isfinite(total):
-                raise ParameterError(
-                    f"fit: the loss of epoch {number} is {total}; lower learning_rate ({learning_rate:g})"
-                )
-            if validation is None:
-                record.append(Epoch(number, total / len(y), rate))
-            else:
-                record.append(Epoch(number, total / len(y), rate, *_validate(module, *validation)))
-            if validation is None or best is None or _score(record[-1]) > _score(record[best[0] - 1]):
-                best = (number, {name: tensor.detach().clone() for name, tensor in module.state_dict().items()})
-                if checkpoint is not None:
+            training = fingerprint((*rules, *names, *_place(fabric), repr(module)), module.state_dict(), *samples)
+        position = Position() if resume is None else course.restore(resume, training)
+        steps = max(1, min(-(-len(y) // (batch_size * fabric.world_size)), len(y) // fabric.world_size))
+        objective, stepper = fabric.setup(Objective(module, loss), updates)
+        lesson = Lesson(
+            course=course, objective=objective, updates=stepper, samples=(x, y), steps=steps, total=epochs * steps,
+            batch_size=batch_size, learning_rate=learning_rate, schedule=schedule, clip=clip, loss=loss,
+            augment=augment, encode=encode, seed=seed, bar=bar,
+        )  # fmt: skip
+        keep = Keeper(course, resume, training, checkpoint_every, stopping)
+        writes = [stack.enter_context(log.open(len(position.epochs))) for log in logs if fabric.is_global_zero]
+        bar.advance(len(position.epochs) * len(y), "resumed")
+        while len(position.epochs) < epochs and not _settled(position, patience):
+            began = time.perf_counter()
+            train_loss, rate = lesson.learn(position, keep)
+            epoch = Epoch(len(position.epochs) + 1, train_loss, rate, seconds=time.perf_counter() - began)
+            if validation is not None:
+                seen = lesson.judge(validation)
+                epoch = replace(
+                    epoch, validation_loss=seen.cost / seen.samples, validation_accuracy=seen.correct / seen.samples,
+                    spike_rate=seen.spike_rate, spike_rates=seen.spike_rates,
+                )  # fmt: skip
+            best = position.best
+            if validation is None or best is None or _score(epoch) > _score(position.epochs[best[0] - 1]):
+                best = (epoch.number, {name: tensor.detach().clone() for name, tensor in module.state_dict().items()})
+                if checkpoint is not None and fabric.is_global_zero:
                     write_tensors(checkpoint, best[1])
-            if resume is not None:
-                course.write(resume, training, [asdict(epoch) for epoch in record], best)
-    assert best is not None
-    module.load_state_dict(best[1])
+            position = Position((*position.epochs, epoch), best)
+            for write in writes:
+                write(epoch)
+            keep.now(position)
+            keep.stop_if_asked()
+        fabric.barrier()
+    assert position.best is not None
+    module.load_state_dict(position.best[1])
     module.eval()
-    return History(tuple(record), best[0], time.perf_counter() - started)
+    return History(position.epochs, position.best[0], time.perf_counter() - started)
+
+
+def _place(fabric: Fabric) -> tuple[object, ...]:
+    """What of the machine has a say in the bits of a result."""
+    return (torch.get_num_threads(), fabric.world_size, fabric.device.type, fabric.strategy.precision.precision)
+
+
+def _settled(position: Position, patience: int | None) -> bool:
+    """Whether `patience` epochs have not been better than the best."""
+    return patience is not None and position.best is not None and len(position.epochs) - position.best[0] >= patience
 
 
 def _score(epoch: Epoch) -> tuple[float, float]:
@@ -172,35 +179,6 @@ def _called(function: object) -> str:
     return repr(function) if is_dataclass(function) else getattr(function, "__qualname__", type(function).__qualname__)
 
 
-def accuracy(network: nn.Module | Graph, x: Tensor, y: Tensor, *, batch_size: int = 500) -> float:
-    """Share of the samples whose largest output is their class, in [0, 1]. A module is run in eval mode.
-
-    x (N, *features), y (N,). Raises ShapeError where they do not fit, ParameterError where a Graph needs time steps.
-    """
-    _check_samples("data", x, y)
-    return float((outputs(network, x, batch_size=batch_size).argmax(1) == y).double().mean())
-
-
-def outputs(network: nn.Module | Graph, x: Tensor, *, batch_size: int = 500) -> Tensor:
-    """What the network gives for x (N, *features), without gradients, in parts of `batch_size`, on the CPU."""
-    with torch.no_grad():
-        if isinstance(network, Graph):
-            return torch.cat([evaluate(network, part) for part in x.split(batch_size)]).cpu()
-        device = next((tensor.device for tensor in network.parameters()), x.device)
-        training = {part: part.training for part in network.modules()}
-        network.eval()
-        try:
-            return torch.cat([network(part.to(device)) for part in x.split(batch_size)]).cpu()
-        finally:
-            for part, mode in training.items():
-                part.training = mode
-
-
-def _validate(module: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
-    scores, y = outputs(module, x).double(), y.cpu()
-    return float(F.cross_entropy(scores, y)), float((scores.argmax(1) == y).double().mean())
-
-
 def _parts(data: Split | Samples, validation: Samples | None) -> tuple[Samples, Samples | None]:
     if not isinstance(data, Split):
         return data, validation
@@ -209,33 +187,25 @@ def _parts(data: Split | Samples, validation: Samples | None) -> tuple[Samples, 
     return (data.train_x, data.train_y), validation
 
 
-def _check_settings(
-    epochs: int, batch_size: int, learning_rate: float, weight_decay: float, optimizer: str, threads: int | None
-) -> None:
-    whole = {"epochs": epochs, "batch_size": batch_size, "threads": 1 if threads is None else threads}
-    for name, count in whole.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+def _check_counts(counts: dict[str, int | None], needed: tuple[str, ...]) -> None:
+    for name, count in counts.items():
+        whole = isinstance(count, int) and not isinstance(count, bool) and count >= 1
+        if not whole and (count is not None or name in needed):
             raise ParameterError(f"fit: {name} must be a whole number >= 1, got {count!r}")
-    if not (math.isfinite(learning_rate) and learning_rate > 0):
-        raise ParameterError(f"fit: learning_rate must be finite and > 0, got {learning_rate}")
-    if not (math.isfinite(weight_decay) and weight_decay >= 0):
-        raise ParameterError(f"fit: weight_decay must be finite and >= 0, got {weight_decay}")
-    if optimizer not in ("adamw", "sgd"):
-        raise ParameterError(f"fit: optimizer must be 'adamw' or 'sgd', got {optimizer!r}")
 
 
-def _check_samples(what: str, x: Tensor, y: Tensor) -> None:
-    if y.ndim != 1 or x.ndim < 2 or len(x) != len(y) or not len(y):
-        raise ShapeError(
-            f"{what}: needs x (N, *features) and y (N,) with N >= 1, got {tuple(x.shape)} and {tuple(y.shape)}"
-        )
-    if y.is_floating_point() or not x.is_floating_point():
-        raise ShapeError(f"{what}: needs floating-point x and integer y, got {x.dtype} and {y.dtype}")
-    if not bool(torch.isfinite(x).all()):
-        raise ParameterError(f"{what}: x holds NaN or infinite values; repair the data")
+def _check_amounts(positive: dict[str, float | None], other: dict[str, float]) -> None:
+    for name, amount in positive.items():
+        if amount is not None and not (math.isfinite(amount) and amount > 0):
+            raise ParameterError(f"fit: {name} must be finite and > 0, got {amount}")
+    for name, amount in other.items():
+        if not (math.isfinite(amount) and amount >= 0):
+            raise ParameterError(f"fit: {name} must be finite and >= 0, got {amount}")
 
 
 def _optimizer(module: nn.Module, name: str, learning_rate: float, weight_decay: float) -> torch.optim.Optimizer:
+    if name not in ("adamw", "sgd"):
+        raise ParameterError(f"fit: optimizer must be 'adamw' or 'sgd', got {name!r}")
     trained = [tensor for tensor in module.parameters() if tensor.requires_grad]
     if not trained:
         raise ParameterError(f"fit: {type(module).__name__} has no parameter that requires a gradient")
@@ -268,16 +238,3 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _bar(total: int, progress: bool) -> Iterator[Callable[..., None]]:
-    if not shown(progress):
-        yield lambda text, steps=1: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("train", total=total)
-        yield lambda text, steps=1: bar.update(task, advance=steps, description=text)

@@ -47,6 +47,18 @@ def test_a_linear_map_is_found(kind: str) -> None:
     assert replace(found, weight=node.weight, bias=node.bias).output_shape(shape) == node.output_shape(shape)
 
 
+def test_weights_behind_an_average_stay_equal() -> None:
+    """A matrix that reads means over 5 values is fitted as one that reads the means themselves."""
+    torch.manual_seed(2)
+    x, small = torch.randn(90, 4, 5), Affine(torch.randn(3, 4), torch.randn(3))
+    large = Affine(small.weight.repeat_interleave(5, 1) / 5, small.bias)
+    wanted = large.forward(x.flatten(1)) + torch.randn(90, 3)
+    found, mean = refit(large, x.flatten(1), wanted), refit(small, x.mean(2), wanted)
+    torch.testing.assert_close(found.weight, mean.weight.repeat_interleave(5, 1) / 5)
+    torch.testing.assert_close(found.bias, mean.bias)
+    assert not torch.equal(found.weight, large.weight)
+
+
 @settings(max_examples=15)
 @given(KINDS, st.sampled_from([1e-3, 0.1, 3.0]), st.sampled_from([2, 3, 50]), st.integers(0, 10**6))
 def test_the_objective_is_flat_at_the_fit(kind: str, ridge: float, batch: int, seed: int) -> None:

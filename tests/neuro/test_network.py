@@ -13,7 +13,7 @@ from neuro import Network, trace
 from neuro.errors import ParameterError, UnsupportedNode
 from neuro.evaluate import evaluate
 from neuro.graph import Graph, Input
-from neuro.nodes import IF, Affine, Conv, Quantise, Scale
+from neuro.nodes import Affine, Conv, GradedIF, Quantise, Scale
 
 
 def block() -> nn.Sequential:
@@ -107,10 +107,10 @@ def test_autocast_narrows_the_products_and_not_the_weights() -> None:
 def test_refusals() -> None:
     weights = Affine(torch.ones(2, 3))
     spiking = Graph(
-        {"x": Input((3,)), "w": weights, "fire": IF(torch.tensor(1.0), torch.tensor(0.5))},
+        {"x": Input((3,)), "w": weights, "fire": GradedIF(torch.tensor(1.0), torch.tensor(0.5), 3)},
         {"w": ("x",), "fire": ("w",)},
     )
-    with pytest.raises(UnsupportedNode, match="IF 'fire'") as caught:
+    with pytest.raises(UnsupportedNode, match="GradedIF 'fire'") as caught:
         Network(spiking)
     assert "\n" not in str(caught.value)
     network = Network(Graph({"x": Input((1, 4, 4)), "w": Conv(torch.ones(1, 1, 2, 2))}, {"w": ("x",)}))

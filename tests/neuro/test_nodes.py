@@ -251,7 +251,7 @@ net2, net3 = affine_graph(torch.ones(2, 3)), affine_graph(torch.ones(2, 4))
         (lambda: Experts(net2, (net2, affine_graph(torch.ones(5, 3)))), ShapeError, "one output shape"),
         (lambda: Experts(net2, (net2, net3)).output_shape((3,)), ShapeError, r"takes \(4,\), not features of \(3,\)"),
         (lambda: IF(-one, one), ParameterError, r"IF: theta must be > 0, got -1"),
-        (lambda: IF(one, one, "hard"), ParameterError, "reset must be 'subtract' or 'zero', got 'hard'"),  # type: ignore[arg-type]
+        (lambda: IF(one, one, "hard"), ParameterError, "reset must be 'subtract' or 'zero' or 'none', got 'hard'"),  # type: ignore[arg-type]
         (lambda: IF(torch.ones(4), one).output_shape((3,)), ShapeError, "theta of shape"),
         (lambda: LIF(torch.tensor(1.1), one, one), ParameterError, r"LIF: beta must lie in \[0, 1\]"),
         (lambda: LIF(torch.tensor(0.9), 0 * one, one), ParameterError, "theta must be > 0"),

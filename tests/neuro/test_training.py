@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,24 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from neuro import Network, encode, simulate, trace
+from neuro.datasets import Split
 from neuro.errors import FileError, NeuroError, ParameterError, ShapeError
 from neuro.graph import Graph, Input
+from neuro.modules import LIF
 from neuro.nodes import IF, Affine
-from neuro.training import accuracy, fit, outputs, random_affine
+from neuro.training import (
+    Constant,
+    Cosine,
+    Encoded,
+    OneCycle,
+    RateCrossEntropy,
+    TimeFirst,
+    accuracy,
+    fit,
+    outputs,
+    random_affine,
+)
 
 SETTINGS = {"epochs": 4, "batch_size": 32, "learning_rate": 1e-2}
 
@@ -110,6 +125,104 @@ def test_the_learning_rate_makes_one_cycle() -> None:
     assert cycle[-1] < 0.02 / 50
 
 
+@pytest.mark.parametrize("total", [1, 2, 3, 5, 8, 32, 1000])
+def test_schedules_are_those_of_torch(total: int) -> None:
+    """To the last bit for one cycle, to rounding for the cosine, which torch computes step from step."""
+
+    def rates(scheduler: type, **options: object) -> list[float]:
+        updates = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.3)
+        cycle, found = scheduler(updates, **options), []
+        for _ in range(total):
+            found.append(cycle.get_last_lr()[0])
+            updates.step()
+            cycle.step()
+        return found
+
+    one_cycle = torch.optim.lr_scheduler.OneCycleLR
+    theirs = rates(
+        one_cycle, max_lr=0.3, total_steps=total + 1, pct_start=max(0.25, 2 / (total + 1)), cycle_momentum=False
+    )
+    assert [OneCycle()(0.3, step, total) for step in range(total)] == theirs
+    theirs = rates(torch.optim.lr_scheduler.CosineAnnealingLR, T_max=total)
+    assert [Cosine()(0.3, step, total) for step in range(total)] == pytest.approx(theirs, abs=1e-12)
+    warm = [Cosine(warmup=0.5)(0.3, step, total) for step in range(total)]
+    peak = warm.index(max(warm))
+    assert warm == sorted(warm[: peak + 1]) + sorted(warm[peak + 1 :], reverse=True)
+    assert 0 < min(warm) <= max(warm) <= 0.3
+    assert {Constant()(0.3, step, total) for step in range(total)} == {0.3}
+
+
+def test_the_schedule_and_the_bound_of_the_gradient_are_kept() -> None:
+    """SGD without momentum moves by the learning rate times the clipped gradient."""
+    module, moved = nn.Linear(8, 3), []
+    last = [tensor.detach().clone() for tensor in module.parameters()]
+
+    def note(network: nn.Module) -> None:
+        moved.append(
+            sum(float((p - q).detach().square().sum()) for p, q in zip(network.parameters(), last, strict=True)) ** 0.5
+        )
+        last[:] = [tensor.detach().clone() for tensor in network.parameters()]
+
+    def halving(peak: float, step: int, total: int) -> float:
+        return peak / 2**step
+
+    x, y = blobs(64)
+    history = fit(
+        module, (100 * x, y), epochs=3, batch_size=64, learning_rate=0.5, optimizer="sgd", schedule=halving, clip=1e-3,
+        after_step=note,
+    )  # fmt: skip
+    assert [epoch.learning_rate for epoch in history.epochs] == [0.5, 0.25, 0.125]
+    # Nesterov momentum 0.9: the first step is 1.9 gradients long
+    assert moved[0] == pytest.approx(0.5 * 1.9 * 1e-3, rel=1e-3)
+
+
+def test_a_spiking_network_learns_and_says_what_it_fires() -> None:
+    """Three classes by the largest of three numbers; rates of the history are those of the simulated graph."""
+    x = torch.rand(240, 3)
+    y = x.argmax(1)
+    module = Network(trace(nn.Sequential(nn.Linear(3, 12), LIF(0.8), nn.Linear(12, 3), LIF(0.8)), x[:1]))
+    shown: dict = {"encode": Encoded(encode.Constant(), 6), "loss": RateCrossEntropy()}
+    before = accuracy(module, x[200:], y[200:], **shown)
+    history = fit(
+        module, (x[:200], y[:200]), validation=(x[200:], y[200:]), epochs=12, batch_size=20, learning_rate=0.03, **shown
+    )
+    after = accuracy(module, x[200:], y[200:], **shown)
+    assert after == history.best.validation_accuracy > max(before, 0.8)
+    run = simulate(module.graph, x[200:], steps=6, record=["spikes"])
+    assert float((run.outputs.argmax(1) == y[200:]).double().mean()) == pytest.approx(after)
+    rates = {name: float(z.double().mean()) for name, z in run.recordings["spikes"].items()}
+    assert history.best.spike_rates == pytest.approx(rates, abs=1e-6)
+    assert history.best.spike_rate == pytest.approx((12 * rates["1"] + 3 * rates["3"]) / 15, abs=1e-6)
+
+
+def test_random_spikes_are_the_same_in_every_validation_and_others_in_every_epoch() -> None:
+    seen: list[Tensor] = []
+
+    @dataclass(frozen=True)
+    class Watched:
+        def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
+            z = encode.Rate()(x, 4, generator)
+            seen.append(z.sum())
+            return z[0]
+
+    x = torch.rand(40, 50)
+    y = torch.arange(40) % 2
+    fit(nn.Linear(50, 2), (x, y), validation=(x, y), epochs=3, batch_size=40, encode=Watched())
+    trained, judged = seen[::2], seen[1::2]
+    assert len(set(map(float, judged))) == 1
+    assert len(set(map(float, trained))) == 3
+
+
+def test_a_timed_split_needs_no_encoding() -> None:
+    x = (torch.rand(60, 5, 3) < torch.eye(3)[torch.arange(60) % 3][:, None] * 0.8).float()
+    y = torch.arange(60) % 3
+    split = Split("moving", x, y, x[:30], y[:30], x[:0], y[:0], ("a", "b", "c"), "made here", timed=True)
+    module = Network(trace(nn.Sequential(nn.Linear(3, 3), LIF(0.8)), x[0, :1]))
+    history = fit(module, split, epochs=8, batch_size=10, learning_rate=0.05, loss=RateCrossEntropy())
+    assert history.best.validation_accuracy > 0.9
+    assert outputs(module, x, encode=TimeFirst(), loss=RateCrossEntropy()).shape == (60, 3)
+
+
 def test_every_sample_is_seen_once_per_epoch_and_no_batch_has_one_sample() -> None:
     x, y = blobs(65)
     x[:, 0] = torch.arange(65)
@@ -161,6 +274,9 @@ def test_accuracy_of_modules_and_graphs_agree_and_modes_stay() -> None:
         ({"batch_size": 2.5}, ParameterError, "batch_size"),
         ({"learning_rate": math.nan}, ParameterError, "learning_rate"),
         ({"weight_decay": -1.0}, ParameterError, "weight_decay"),
+        ({"clip": 0.0}, ParameterError, "clip"),
+        ({"patience": 0, "validation": blobs(30)}, ParameterError, "patience"),
+        ({"loss": RateCrossEntropy()}, ShapeError, "encode"),
         ({"optimizer": "magic"}, ParameterError, "optimizer"),
         ({"data": (torch.zeros(3, 8), torch.zeros(2, dtype=torch.int64))}, ShapeError, "training data"),
         ({"data": (torch.zeros(3, 8), torch.zeros(3))}, ShapeError, "integer y"),
