@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -13,15 +12,15 @@ from torch import Tensor, nn
 
 from converters.calibrate import check_calibration, mmse, sampled
 from converters.convert import apply
-from converters.maxima import is_activation, reads_spikes
+from converters.maxima import is_activation
+from converters.recipes.calibrated import FEWEST_SAMPLES, Calibrated, calibrated
 from converters.scales import channel_shape
 from converters.spiking import spiking_graph
-from converters.staircase import ClipFloorShift, Fires, Peaks
+from converters.staircase import ClipFloorShift, as_rows, in_time
 from neuro.errors import ParameterError, ShapeError
-from neuro.evaluate import evaluate
-from neuro.graph import Graph, Node
+from neuro.graph import Graph
 from neuro.network import Network
-from neuro.nodes import IF, Clamp, MaxPool, Neuron, Readout, ReLU
+from neuro.nodes import IF, Clamp, Neuron, Readout
 from neuro.rewrite import Builder, rebuild
 from neuro.training import ShiftFlip, fit
 
@@ -31,21 +30,27 @@ SEEN = 512
 SMALLEST = 1e-6
 """No lambda is taken below it."""
 
+CLIP = 1.0
+"""Bound of the norm of the gradient."""
+
 
 @dataclass(frozen=True)
 class QCFS:
     """Fine-tune with quantisation-clip-floor-shift activations, then put IF neurons in their place.
 
     h(z) = lambda clip(floor(z L / lambda + 1/2) / L, 0, 1) with L = `levels` and a lambda that is learnt, per channel
-    or per layer: Bu et al. 2022 (arXiv 2303.04347) [recalled]. The IF neurons have theta = lambda, v0 = theta / 2 and
-    soft reset; for a constant current their rate over L steps is h(z) / lambda exactly. What is learnt are the answers
-    of the original network to the calibration data, which should be its training data (distillation, Hinton et al.
-    2015 [recalled]): no labels are needed.
+    or per layer: Bu et al. 2022 (arXiv 2303.04347) [recalled]. IF neurons with theta = lambda, v0 = theta / 2 and soft
+    reset have the rate h(z) / lambda after L steps of a constant current. What is learnt are the answers of the
+    original network to the calibration data, which should be its training data (distillation, Hinton et al. 2015
+    [recalled]): no labels are needed.
 
-    epochs: passes over the data, all in all. In the last `spiking_epochs` of them the activations are the spikes that
-    IF neurons really send in `levels` steps, so that the weights learn to live with their uneven arrival; gradients
-    pass as before (tandem learning, Wu et al. 2021 [recalled]). With 8 levels such an epoch takes about three times as
-    long as one without. Without any, this is the method of Bu et al.
+    Spikes do not come as a constant current, so two more things are done for simulations of `levels` steps. With
+    `calibrate` the staircases become neurons by `Calibrated`: thresholds, potentials, weights and biases are fitted to
+    the trains that really arrive; without it they have those of Bu et al. And in the last `spiking_epochs` of all
+    `epochs` the spiking network itself learns, through all its steps, at `spiking_learning_rate` (as in hybrid
+    training, Rathi et al. 2020 [recalled]; gradients as in `neuro.kernels.if_through_time`). With 8 levels such an
+    epoch takes some six times as long as one of the others. spiking_epochs=0 with calibrate=False is the method of Bu
+    et al.
     shift, flip: images move by up to so many pixels, and are mirrored; off unless asked for.
     bf16: products in bfloat16 while training; None where the processor is made for it. Weights stay float32.
     checkpoint: a .safetensors file that keeps the training; where it exists the training goes on from it, to the same
@@ -55,9 +60,11 @@ class QCFS:
 
     levels: int = 8
     epochs: int = 5
-    spiking_epochs: int = 3
-    batch_size: int = 128
-    learning_rate: float = 3e-4
+    spiking_epochs: int = 1
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    spiking_learning_rate: float = 4e-4
+    calibrate: bool = True
     per_channel: bool = True
     shift: int = 0
     flip: bool = False
@@ -74,8 +81,10 @@ class QCFS:
                 raise ParameterError(f"QCFS: {name} must be a whole number in 1..65536, got {count!r}")
         if not 0 <= self.spiking_epochs <= self.epochs:
             raise ParameterError(f"QCFS: spiking_epochs must lie in 0..{self.epochs}, got {self.spiking_epochs}")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ParameterError(f"QCFS: learning_rate must be finite and > 0, got {self.learning_rate}")
+        for name in ("learning_rate", "spiking_learning_rate"):
+            rate = getattr(self, name)
+            if not (math.isfinite(rate) and rate > 0):
+                raise ParameterError(f"QCFS: {name} must be finite and > 0, got {rate}")
         if self.checkpoint is not None and Path(self.checkpoint).suffix != ".safetensors":
             raise ParameterError(f"QCFS: checkpoint must be a .safetensors file, got {str(self.checkpoint)!r}")
         ShiftFlip(self.shift, self.flip)
@@ -83,32 +92,47 @@ class QCFS:
 
 @apply.register
 def _(recipe: QCFS, plain: Graph, calibration: Tensor | None) -> Graph:
-    return with_neurons(finetuned(recipe, plain, check_calibration(plain, calibration)))
-
-
-def finetuned(recipe: QCFS, plain: Graph, x: Tensor) -> Graph:
-    """The legalised network `plain` with `ClipFloorShift` activations, trained on its own answers to x."""
-    moved = recipe.shift or recipe.flip
-    if moved and x.ndim != 4:
+    x = check_calibration(plain, calibration)
+    if (recipe.shift or recipe.flip) and x.ndim != 4:
         raise ShapeError(f"{plain.name!r}: shift and flip are for images (samples, channels, height, width)")
     student = staircases(recipe, plain, x[:: -(-len(x) // SEEN)])
     with_neurons(student)  # refuses what cannot be converted before any work
-    network, teacher = channels_last(Network(student)), channels_last(Network(plain)).eval()
-    lesson = Lesson(recipe.levels, _narrow(recipe), teacher)
-    train = partial(
-        fit, network, batch_size=recipe.batch_size, learning_rate=recipe.learning_rate, seed=recipe.seed,
-        augment=ShiftFlip(recipe.shift, recipe.flip) if moved else None, after_step=keep_positive,
-        threads=recipe.threads, progress=recipe.progress,
-    )  # fmt: skip
-    # the teacher gives the answers batch by batch, for images as they are moved: no labels
-    unlabelled = torch.zeros(len(x), dtype=torch.int64)
     before = recipe.epochs - recipe.spiking_epochs
     if before:
-        train((x, unlabelled), epochs=before, loss=lesson, resume=recipe.checkpoint)
-    if recipe.spiking_epochs:
-        with_spikes = replace(lesson, spiking=True)
-        train((x, unlabelled), epochs=recipe.spiking_epochs, loss=with_spikes, resume=_beside(recipe.checkpoint))
+        student = taught(recipe, student, plain, x, before)
+    snn = spiking(recipe, student, x)
+    return with_spikes(recipe, snn, plain, x) if recipe.spiking_epochs else snn
+
+
+def taught(recipe: QCFS, student: Graph, plain: Graph, x: Tensor, epochs: int, steps: int | None = None) -> Graph:
+    """`student` after so many epochs of learning the answers of `plain` to x; steps: those that its rows stand for."""
+    network, teacher = channels_last(Network(student)), channels_last(Network(plain)).eval()
+    # the teacher gives the answers batch by batch, for images as they are moved: no labels
+    unlabelled = torch.zeros(len(x), dtype=torch.int64)
+    fit(
+        network, (x, unlabelled), epochs=epochs, batch_size=recipe.batch_size, seed=recipe.seed, clip=CLIP,
+        learning_rate=recipe.learning_rate if steps is None else recipe.spiking_learning_rate,
+        augment=ShiftFlip(recipe.shift, recipe.flip) if recipe.shift or recipe.flip else None,
+        loss=Lesson(_narrow(recipe), teacher, steps or 1), after_step=keep_positive,
+        resume=recipe.checkpoint if steps is None else _beside(recipe.checkpoint),
+        threads=recipe.threads, progress=recipe.progress,
+    )  # fmt: skip
     return network.graph
+
+
+def spiking(recipe: QCFS, student: Graph, x: Tensor) -> Graph:
+    """The spiking graph of a network of staircases, calibrated on x if the recipe says so."""
+    if not recipe.calibrate:
+        return with_neurons(student)
+    count = max(FEWEST_SAMPLES, Calibrated.image_steps // recipe.levels)
+    drawn = torch.randperm(len(x), generator=torch.Generator().manual_seed(recipe.seed))[:count]
+    return calibrated(Calibrated(recipe.levels, seed=recipe.seed), student, x[drawn])
+
+
+def with_spikes(recipe: QCFS, snn: Graph, plain: Graph, x: Tensor) -> Graph:
+    """The spiking graph after the epochs in which it learns through all its steps."""
+    rows = taught(recipe, as_rows(snn, recipe.levels), plain, x, recipe.spiking_epochs, recipe.levels)
+    return in_time(rows)
 
 
 def channels_last(network: Network) -> Network:
@@ -149,13 +173,7 @@ def with_neurons(student: Graph) -> Graph:
         for name, node in student.nodes.items()
         if isinstance(node, ClipFloorShift)
     }
-    return spiking_graph(smooth(student), neurons, Readout())
-
-
-def smooth(student: Graph) -> Graph:
-    """The network of staircases with ReLU in their places again."""
-    nodes = {name: ReLU() if isinstance(node, ClipFloorShift) else node for name, node in student.nodes.items()}
-    return student.edit(nodes=nodes)
+    return spiking_graph(student, neurons, Readout())
 
 
 def keep_positive(network: nn.Module) -> None:
@@ -172,54 +190,24 @@ class Lesson:
     """The loss of a batch: how far the network is from the answers of its teacher.
 
     KL(teacher || student) of softmax(logits / temperature), times temperature^2, mean per sample. Hinton et al. 2015,
-    sec. 2 [recalled].
+    sec. 2 [recalled]. steps: the student sees every sample so many times, as rows of one batch.
     """
 
-    levels: int
     bf16: bool
     teacher: Network = field(repr=False)
-    spiking: bool = False
+    steps: int = 1
     temperature: float = 2.0
 
     def __call__(self, network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-        assert isinstance(network, Network)
         x = images_channels_last(x)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
             with torch.no_grad():
                 wanted = self.teacher(x)
-            live = network.live()
-            found = evaluate(with_counts(live, spike_counts(live, x, self.levels)) if self.spiking else live, x)
+            found = network(images_channels_last(x.repeat(self.steps, *(1,) * (x.ndim - 1))))
         student, teacher = (F.log_softmax(logits.float() / self.temperature, 1) for logits in (found, wanted))
         return self.temperature**2 * F.kl_div(student, teacher, log_target=True, reduction="batchmean")
-
-
-def spike_counts(student: Graph, x: Tensor, steps: int) -> dict[str, Tensor]:
-    """How many spikes every IF neuron in the place of a staircase sends in `steps` steps, (batch, *features)."""
-    found: dict[str, Tensor] = {}
-    plain = smooth(student)
-    nodes: dict[str, Node] = {
-        name: Fires(node.ceiling.detach(), steps, partial(found.__setitem__, name))
-        if isinstance(node, ClipFloorShift)
-        else Peaks(node, steps)
-        if isinstance(node, MaxPool) and reads_spikes(plain, name)
-        else node
-        for name, node in student.nodes.items()
-    }
-    with torch.no_grad():
-        rows = x.repeat(steps, *(1,) * (x.ndim - 1))
-        evaluate(student.edit(nodes=nodes), images_channels_last(rows))
-    return found
 
 
 def images_channels_last(x: Tensor) -> Tensor:
     """The same tensor in the order of memory in which convolutions are fastest."""
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
-
-
-def with_counts(student: Graph, counts: dict[str, Tensor]) -> Graph:
-    """The staircases with spikes that were counted in the place of those that a constant current would give."""
-    nodes = {
-        name: replace(node, counts=counts[name]) if isinstance(node, ClipFloorShift) else node
-        for name, node in student.nodes.items()
-    }
-    return student.edit(nodes=nodes)
