@@ -109,6 +109,7 @@ def _remedy(node: Node) -> str:
         "MaxPool": ": no synapse takes a maximum; train with average pooling or strides instead",
         "ReLU": ": convert the network first, e.g. convert(graph, RateCode(), calibration=x)",
         "LI": ": a leaky read-out is not compiled yet; read the classes from a Readout",
+        "Recurrent": ": loops within a population are not compiled yet; train without recurrent connections",
     }
     return remedies.get(node.kind, ": not a linear map, and not a neuron that a chip offers")
 

@@ -47,14 +47,14 @@ class QCFS:
     Spikes do not come as a constant current, so two more things are done for simulations of `levels` steps. With
     `calibrate` the staircases become neurons by `Calibrated`: thresholds, potentials, weights and biases are fitted to
     the trains that really arrive; without it they have those of Bu et al. And in the last `spiking_epochs` of all
-    `epochs` the spiking network itself learns, through all its steps, at `spiking_learning_rate` (as in hybrid
-    training, Rathi et al. 2020 [recalled]; gradients as in `neuro.kernels.if_through_time`). With 8 levels such an
-    epoch takes some six times as long as one of the others. spiking_epochs=0 with calibrate=False is the method of Bu
-    et al.
+    `epochs` the spiking network itself learns, through all its steps, at `spiking_learning_rate`, which rises and falls
+    in each of them (as in hybrid training, Rathi et al. 2020 [recalled]; gradients as in
+    `neuro.kernels.if_through_time`). With 8 levels such an epoch takes some six times as long as one of the others.
+    spiking_epochs=0 with calibrate=False is the method of Bu et al.
     shift, flip: images move by up to so many pixels, and are mirrored; off unless asked for.
     bf16: products in bfloat16 while training; None where the processor is made for it. Weights stay float32.
     checkpoint: a .safetensors file that keeps the training; where it exists the training goes on from it, to the same
-    bytes as without the interruption (a second file, with "-spiking" in its name, keeps the last epochs).
+    bytes as without the interruption (files with "-spiking-1" and so on in their names keep the last epochs).
     threads: None takes as many as torch uses now. progress: a bar on stderr.
     """
 
@@ -104,17 +104,22 @@ def _(recipe: QCFS, plain: Graph, calibration: Tensor | None) -> Graph:
     return with_spikes(recipe, snn, plain, x) if recipe.spiking_epochs else snn
 
 
-def taught(recipe: QCFS, student: Graph, plain: Graph, x: Tensor, epochs: int, steps: int | None = None) -> Graph:
-    """`student` after so many epochs of learning the answers of `plain` to x; steps: those that its rows stand for."""
+def taught(
+    recipe: QCFS, student: Graph, plain: Graph, x: Tensor, epochs: int, steps: int | None = None, cycle: int = 0
+) -> Graph:
+    """`student` after so many epochs of learning the answers of `plain` to x; steps: those that its rows stand for.
+
+    The learning rate rises and falls once. cycle: how often it did before; the order of the samples is another one.
+    """
     network, teacher = channels_last(Network(student)), channels_last(Network(plain)).eval()
     # the teacher gives the answers batch by batch, for images as they are moved: no labels
     unlabelled = torch.zeros(len(x), dtype=torch.int64)
     fit(
-        network, (x, unlabelled), epochs=epochs, batch_size=recipe.batch_size, seed=recipe.seed, clip=CLIP,
+        network, (x, unlabelled), epochs=epochs, batch_size=recipe.batch_size, seed=recipe.seed + cycle, clip=CLIP,
         learning_rate=recipe.learning_rate if steps is None else recipe.spiking_learning_rate,
         augment=ShiftFlip(recipe.shift, recipe.flip) if recipe.shift or recipe.flip else None,
         loss=Lesson(_narrow(recipe), teacher, steps or 1), after_step=keep_positive,
-        resume=recipe.checkpoint if steps is None else _beside(recipe.checkpoint),
+        resume=recipe.checkpoint if steps is None else _beside(recipe.checkpoint, cycle),
         threads=recipe.threads, progress=recipe.progress,
     )  # fmt: skip
     return network.graph
@@ -131,7 +136,9 @@ def spiking(recipe: QCFS, student: Graph, x: Tensor) -> Graph:
 
 def with_spikes(recipe: QCFS, snn: Graph, plain: Graph, x: Tensor) -> Graph:
     """The spiking graph after the epochs in which it learns through all its steps."""
-    rows = taught(recipe, as_rows(snn, recipe.levels), plain, x, recipe.spiking_epochs, recipe.levels)
+    rows = as_rows(snn, recipe.levels)
+    for cycle in range(recipe.spiking_epochs):
+        rows = taught(recipe, rows, plain, x, 1, recipe.levels, cycle)
     return in_time(rows)
 
 
@@ -140,8 +147,8 @@ def channels_last(network: Network) -> Network:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _beside(path: Path | str | None) -> Path | None:
-    return None if path is None else Path(path).with_name(f"{Path(path).stem}-spiking.safetensors")
+def _beside(path: Path | str | None, cycle: int) -> Path | None:
+    return None if path is None else Path(path).with_name(f"{Path(path).stem}-spiking-{cycle + 1}.safetensors")
 
 
 def _narrow(recipe: QCFS) -> bool:

@@ -38,7 +38,7 @@ class RateCode:
     readout_start: int = 0
     thresholds: Literal["percentile", "mmse"] = "percentile"
     steps: int = 32
-    layers: Mapping[str, float] = field(default_factory=dict)
+    layers: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         named = {f" of {name!r}": percent for name, percent in self.layers.items()}

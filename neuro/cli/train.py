@@ -25,8 +25,9 @@ from neuro.training.tasks import NETWORKS, SURROGATES, TASKS, Plan, Task, planne
 
 
 def train(
-    task: Annotated[str, typer.Argument(help=f"One of {', '.join(TASKS)}.")],
-    out: Annotated[Path, typer.Option(help="Write the trained network here (.h5).")],
+    name: Annotated[str | None, typer.Argument(metavar="TASK", help=f"One of {', '.join(TASKS)}.")] = None,
+    task: Annotated[str | None, typer.Option(help="The same as an option.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the trained network here; TASK.h5 if left out.")] = None,
     network: Annotated[str | None, typer.Option(help=f"{', '.join(NETWORKS)}; default: that of the task.")] = None,
     coding: Annotated[
         Literal["steps", "first-spike"], typer.Option(help="first-spike: neurons fire once, times are exact, no steps.")
@@ -77,23 +78,30 @@ def train(
     training is kept beside it (OUT with .training.safetensors); Ctrl-C keeps it too, and `--resume` goes on to the same
     bytes.
 
-    Examples: `neuro train mnist-5k --out net.h5`,
+    Examples: `neuro train mnist-5k`,
+    `neuro train --task yin-yang --coding first-spike --hidden 120 --json`,
     `neuro train fashion-mnist --network cnn -T 8 --epochs 10 --data-root data --out net.h5 --curves net.html`,
     `torchrun --nproc-per-node 2 --no-python neuro train mnist --data-root data --out net.h5`
     """
+    if (name is None) == (task is None):
+        raise ParameterError(
+            f"give one task, {', '.join(TASKS)}: `neuro train mnist-5k` or `neuro train --task mnist-5k`"
+        )
+    task = name or task
     if task not in TASKS:
         raise ParameterError(f"there is no task {task!r}; give one of {', '.join(TASKS)}")
+    out = Path(f"{task}.h5") if out is None else out
     given: dict[str, Any] = {
         "network": network, "steps": steps, "encoder": encoder, "surrogate": surrogate, "loss": loss, "epochs": epochs,
         "batch_size": batch_size, "learning_rate": learning_rate, "most_fired": most_fired,
     }  # fmt: skip
     start = TASKS[task]
     if coding == "first-spike":
-        for name in ("network", "steps", "encoder", "surrogate", "loss", "most_fired"):
-            if given[name] is not None:
-                raise ParameterError(f"first-spike coding takes no --{name.replace('_', '-')}; leave it out")
+        for what in ("network", "steps", "encoder", "surrogate", "loss", "most_fired"):
+            if given[what] is not None:
+                raise ParameterError(f"first-spike coding takes no --{what.replace('_', '-')}; leave it out")
         start = first_spike_task(start, FirstSpikeCoding(hidden, delays=delays))
-    chosen = replace(start, **{name: value for name, value in given.items() if value is not None})
+    chosen = replace(start, **{what: value for what, value in given.items() if value is not None})
     if steps is not None:
         check_steps(steps)
     for path in (out, log, curves):

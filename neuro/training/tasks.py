@@ -153,11 +153,13 @@ class Gain(nn.Module):
 
 TASKS: dict[str, Task] = {
     "mnist-5k": Task("5,000 digits, from 784 pixels", "mnist-5k", "mlp", 8, 10, 64, 2e-3),
-    "mnist": Task("70,000 digits, from 784 pixels", "mnist", "mlp", 25, 5, 128, 1e-3, encoder="rate"),
+    "mnist": Task("70,000 digits, from 784 pixels", "mnist", "mlp", 8, 5, 128, 2e-3, augment=ShiftFlip(1)),
     "fashion-mnist": Task("70,000 pieces of clothing", "fashion-mnist", "cnn", 8, 10, 128, 2e-3),
     "cifar10": Task("60,000 colour pictures", "cifar10", "cnn", 4, 30, 128, 2e-3, augment=ShiftFlip(4, flip=True)),
-    "fsdd": Task("3,000 spoken digits as spikes of a cochlea", "fsdd", "recurrent", None, 30, 64, 2e-3),
-    "mnist-dvs": Task("100 moving digits seen by an event camera", "mnist-dvs", "cnn", None, 60, 16, 2e-3, gain=255.0),
+    "fsdd": Task(
+        "3,000 spoken digits as spikes of a cochlea", "fsdd", "recurrent", None, 30, 64, 2e-3, surrogate="superspike"
+    ),
+    "mnist-dvs": Task("100 moving digits seen by an event camera", "mnist-dvs", "cnn", None, 60, 16, 2e-3, gain=64.0),
     "yin-yang": Task("points of the plane in 3 classes", "yin-yang", "mlp", 16, 40, 64, 5e-3),
 }
 """What `neuro train` knows by name; more can be entered."""

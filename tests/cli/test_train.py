@@ -156,4 +156,14 @@ def test_refusals_leave_nothing_behind(run, tmp_path: Path, words: tuple, said: 
 def test_help_has_examples(run) -> None:
     result = run("train", "--help")
     assert result.code == 0
-    assert "neuro train mnist-5k --out net.h5" in result.out
+    assert "neuro train mnist-5k" in result.out
+
+
+def test_a_task_may_be_given_either_way_and_must_be_given(run) -> None:
+    result = run("train", "--task", "yin-yang", *SMALL, "--json")
+    assert result.code == 0, result.err
+    assert Path("yin-yang.h5").exists()
+    for wrong in ((), ("yin-yang", "--task", "yin-yang")):
+        refused = run("train", *wrong)
+        assert refused.code == 2
+        assert "give one task" in refused.err

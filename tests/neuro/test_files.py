@@ -29,6 +29,7 @@ from neuro.nodes import (
     LI,
     LIF,
     Accumulate,
+    AdaptiveLIF,
     Add,
     Affine,
     Alpha,
@@ -46,8 +47,10 @@ from neuro.nodes import (
     Delta,
     Dequantise,
     Dropout,
+    EarliestWins,
     Experts,
     GradedIF,
+    LatencyCode,
     Leaky,
     LeakyReLU,
     MaxCount,
@@ -74,6 +77,8 @@ from neuro.nodes import (
     Staircase,
     Synaptic,
     Tanh,
+    TimedLIF,
+    TimeToFirstSpike,
 )
 from neuro.nodes.activations import Elementwise
 
@@ -172,6 +177,11 @@ def every_kind() -> Graph:
         "sigmoid": Sigmoid(),
         "tanh": Tanh(),
         "softmax": Softmax(0, True),
+        "adaptive": AdaptiveLIF(one / 2, torch.rand(4), one, one, "zero"),
+        "latency": LatencyCode(0.1, 3.0, None, 0.9),
+        "timed": TimeToFirstSpike(torch.randn(4, 5), torch.rand(4) + 0.1, "double", 2.0, torch.rand(5), None),
+        "trains": TimedLIF(torch.randn(3, 4), one, "equal", 1.5, 2),
+        "earliest": EarliestWins(20.0),
     }
     names = list(nodes)
     sources = {name: (names[index],) for index, name in enumerate(names[1:])}

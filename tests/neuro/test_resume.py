@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -216,7 +217,11 @@ def test_a_signal_stops_after_the_present_update_and_keeps_it(training, whole, t
     assert (state_bytes(module), history) == whole
 
 
-def test_without_a_file_to_keep_it_signals_act_at_once(training) -> None:
+def test_without_a_file_to_keep_it_signals_act_at_once(training, request: pytest.FixtureRequest) -> None:
+    # programs that were started in the background ignore SIGINT
+    request.addfinalizer(partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
     class Asks(training.Shaken):
         def __call__(self, module: nn.Module) -> None:
             os.kill(os.getpid(), signal.SIGINT)
