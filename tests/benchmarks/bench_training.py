@@ -27,7 +27,7 @@ from neuro import Network, datasets, trace
 from neuro.modules import LIF
 
 TARGETS = {("mlp", "step"): (0.5, 0.7), ("mlp", "forward"): (0.35, None), ("conv", "step"): (0.7, None)}
-"""Shares of the fastest peer and of the dense products that issue 5 asks for."""
+"""Shares of the fastest peer and of the dense products that are wanted."""
 
 
 def ours(network: str) -> Network:
