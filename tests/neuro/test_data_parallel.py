@@ -42,7 +42,8 @@ except RuntimeError:
 drawing["after_step"] = Stops(None)
 again, _ = learn("dense", batch_size=8, resume="kept.safetensors", checkpoint_every=3, **drawing)
 kinds["resumed"] = all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values()))
-print(f"process {{os.environ['RANK']}}: " + json.dumps(kinds))
+with open(f"found-{{os.environ['RANK']}}.json", "w") as file:
+    json.dump(kinds, file)
 """
 
 
@@ -100,8 +101,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    found = dict(line[len("process ") :].split(": ", 1) for line in done.stdout.splitlines() if "process" in line)
-    first, second = (json.loads(found[rank]) for rank in ("0", "1"))
+    first, second = (json.loads((tmp_path / f"found-{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     assert first["resumed"]
     for kind in ("dense", "spiking"):
