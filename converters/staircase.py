@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -65,9 +66,9 @@ class InTime(Stateless):
     """A node with state as one without, its rows (steps * batch, *features)."""
 
     @property
+    @abstractmethod
     def timed(self) -> Node:
         """The node that it stands for."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)

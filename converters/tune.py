@@ -25,7 +25,7 @@ from converters.tuning import PERCENTILES, Candidate, Goal, Trial, Tuning, brief
 from neuro.atomic import replacing
 from neuro.errors import FileError, NeuroError, ParameterError
 from neuro.evaluate import evaluate
-from neuro.flow import has_neurons
+from neuro.flow import bits_per_event, has_neurons
 from neuro.graph import Graph
 from neuro.progress import track
 from neuro.simulate import simulate
@@ -180,7 +180,8 @@ def _measure(
         correct, samples = torch.cat([correct, rest]), len(y)
     accuracy = int(correct.sum()) / samples
     spikes = run.counts.per_sample("spikes")
-    return Trial(name, steps, samples, accuracy, cost, run.counts.steps, spikes, time.perf_counter() - started)
+    seconds, bits = time.perf_counter() - started, bits_per_event(spiking)
+    return Trial(name, steps, samples, accuracy, cost, run.counts.steps, spikes, seconds, bits=bits)
 
 
 def _key(graph: Graph, goal: Goal, *tensors: Tensor | int) -> str:

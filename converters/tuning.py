@@ -84,7 +84,10 @@ def _default(item: Field[Any]) -> object:
 
 @dataclass(frozen=True)
 class Trial:
-    """One recipe at one number of steps on `samples` validation samples. `refused` says why there are no figures."""
+    """One recipe at one number of steps on `samples` validation samples. `refused` says why there are no figures.
+
+    ticks: end to end; bits: of the widest event.
+    """
 
     recipe: str
     steps: int | None
@@ -95,6 +98,7 @@ class Trial:
     spikes: float = 0.0
     seconds: float = 0.0
     refused: str | None = None
+    bits: int = 1
 
     @property
     def name(self) -> str:
@@ -148,6 +152,7 @@ class Tuning(Shown):
                 f"{100 * (trial.accuracy - self.dense):+.2f}",
                 f"{trial.cost:.4g}",
                 f"{trial.ticks:,}",
+                str(trial.bits),
                 f"{trial.spikes:,.0f}",
                 f"{trial.samples:,}",
             )
@@ -158,7 +163,17 @@ class Tuning(Shown):
         notes += [f"refused: {trial.name}: {trial.refused}" for trial in self.trials if trial.refused is not None]
         if best is None:
             notes.append("no candidate meets the goal: allow more loss, or give candidates with more steps or levels")
-        headings = ("", "recipe", "accuracy %", "lost", f"cost ({self.goal.measure})", "ticks", "spikes", "samples")
+        headings = (
+            "",
+            "recipe",
+            "accuracy %",
+            "lost",
+            f"cost ({self.goal.measure})",
+            "ticks",
+            "bits",
+            "spikes",
+            "samples",
+        )
         return "Recipes on validation data", headings, rows, notes
 
     def picture(self) -> Any:

@@ -9,6 +9,7 @@ gradients are exactly zero for neurons far from their threshold, and work that f
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -19,7 +20,7 @@ from neuro.errors import ParameterError
 
 
 @dataclass(frozen=True)
-class Surrogate:
+class Surrogate(ABC):
     """A slope for the step function; parameters are positive numbers."""
 
     @property
@@ -27,9 +28,9 @@ class Surrogate:
         """The slope is exactly 0 where |u| > support; None: nowhere."""
         return None
 
+    @abstractmethod
     def slope(self, u: Tensor) -> Tensor:
         """dz/du at u = v - theta, any shape."""
-        raise NotImplementedError
 
     def __post_init__(self) -> None:
         for item in fields(self):

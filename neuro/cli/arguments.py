@@ -18,6 +18,7 @@ from converters.read import read
 from neuro import datasets
 from neuro.datasets import Split
 from neuro.errors import ParameterError
+from neuro.flow import bits_per_event
 from neuro.graph import Graph
 from neuro.rewrite import scaled_inputs
 from neuro.weights import load_module
@@ -146,6 +147,12 @@ def _example(split: Split | None, shape: str | None) -> torch.Tensor:
 def accuracy_of(outputs: torch.Tensor, labels: torch.Tensor) -> float:
     """Share of samples whose largest output is their label."""
     return int((outputs.argmax(1) == labels).sum()) / len(labels)
+
+
+def latency(graph: Graph, ticks: int) -> str:
+    """How long an answer takes, and how wide the events are that carry it."""
+    bits = bits_per_event(graph)
+    return f"{ticks} ticks end to end" + (f", events of {bits} bit{'s' if bits > 1 else ''}" if bits else "")
 
 
 def warn_near_chance(accuracy: float, labels: torch.Tensor, scale: float | None) -> None:

@@ -25,6 +25,7 @@ from neuro.cli.arguments import (
     check_out,
     check_steps,
     console,
+    latency,
     need_data,
     print_json,
     read_model,
@@ -35,7 +36,7 @@ from neuro.cli.recipes import Name, Settings, build
 from neuro.datasets import Split
 from neuro.errors import ParameterError
 from neuro.files import save
-from neuro.flow import has_neurons
+from neuro.flow import bits_per_event, has_neurons
 from neuro.graph import Graph
 from neuro.simulate import simulate
 from neuro.windows import duration
@@ -109,6 +110,7 @@ def convert(
         "accuracy_spiking": spiking,
         "steps": steps if timed else None,
         "latency_ticks": run.counts.steps,
+        "bits_per_event": bits_per_event(snn),
         "spikes": run.counts.per_sample("spikes"),
         "accumulates": run.counts.per_sample("accumulates"),
         "macs": run.counts.per_sample("macs"),
@@ -124,7 +126,7 @@ def convert(
     for change in snn.history:
         printer.print(f"  {change}", markup=False, highlight=False)
     printer.print(f"{replaced} of {total} activations replaced by neurons, in {seconds:.1f} s", highlight=False)
-    after = f"at T = {steps} ({run.counts.steps} ticks end to end)" if timed else f"in {run.counts.steps} ticks"
+    after = f"{f'at T = {steps} ' if timed else ''}({latency(snn, run.counts.steps)})"
     printer.print(f"recipe: {chosen!r}", markup=False, highlight=False)
     printer.print(
         f"accuracy on {len(y):,} test samples: dense {100 * dense:.2f} %, spiking {100 * spiking:.2f} % {after}",

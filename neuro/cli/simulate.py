@@ -19,13 +19,14 @@ from neuro.cli.arguments import (
     accuracy_of,
     check_steps,
     console,
+    latency,
     need_data,
     print_json,
     read_model,
     warn_near_chance,
 )
 from neuro.counts import Tally
-from neuro.flow import has_neurons
+from neuro.flow import bits_per_event, has_neurons
 from neuro.simulate import simulate as simulate_graph
 
 SHOWN = ("macs", "accumulates", "spikes", "updates", "weight_words", "state_words", "activation_words")
@@ -64,6 +65,7 @@ def simulate(
                 "accuracy": accuracy,
                 "test_samples": size,
                 "latency_ticks": counts.steps,
+                "bits_per_event": bits_per_event(graph),
                 "total": {item.name: getattr(counts.total, item.name) / size for item in fields(Tally)},
                 "nodes": {
                     n: {item.name: getattr(t, item.name) / size for item in fields(Tally)} for n, t in nodes.items()
@@ -76,5 +78,5 @@ def simulate(
         table.add_row(name, *(f"{getattr(tally, what) / size:,.0f}" for what in SHOWN))
     console().print(table)
     console().print(
-        f"accuracy {100 * accuracy:.2f} % on {size:,} test samples, {counts.steps} ticks end to end", highlight=False
+        f"accuracy {100 * accuracy:.2f} % on {size:,} test samples, {latency(graph, counts.steps)}", highlight=False
     )

@@ -85,7 +85,7 @@ def test_convert_then_simulate_then_deploy(run, files: Path) -> None:
     assert done.code == 0, done.err
     result = json.loads(done.out)
     assert (result["activations_replaced"], result["activations"]) == (1, 1)
-    assert result["latency_ticks"] == 9
+    assert (result["latency_ticks"], result["bits_per_event"]) == (9, 1)
     assert (files / "new.h5").exists()
     simulated = run("simulate", "new.h5", "--data", "mnist-5k", "--samples", 60, "--steps", 8, "--json")
     assert json.loads(simulated.out)["accuracy"] == pytest.approx(result["accuracy_spiking"])

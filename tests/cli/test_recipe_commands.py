@@ -80,6 +80,7 @@ def test_convert_with_every_recipe(run, recipe: str) -> None:
     result = json.loads(out)
     assert result["activations_replaced"] == result["activations"] == 1
     assert result["latency_ticks"] >= 2
+    assert result["bits_per_event"] >= 1
     assert result["accuracy_spiking"] > result["accuracy_dense"] - 0.1
 
 
