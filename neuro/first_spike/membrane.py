@@ -70,7 +70,7 @@ class Membrane:
             s = minus_lambert_w0(above.clamp(min=0)) - v / i
         elif self.leak == 0.5:
             square = (v + i) ** 2 - 4 * i * theta
-            found = positive & (square >= 0) & (v < i)
+            found = positive & (square >= 0) & (v.abs() < i)
             s = -2 * torch.log1p((v - i + square.clamp(min=0).sqrt()) / (2 * i))
         else:
             rest = v + i - theta

@@ -139,19 +139,17 @@ def _flat(tensor: Tensor) -> np.ndarray:
 def run_clocked(graph: Graph, x: Tensor, resolution: float, *, batch_size: int = 500) -> Run:
     """Run a chain of first-spike layers in ticks of `resolution`, in the unit of its times.
 
-    Input spikes and axonal delays are rounded to the nearest tick. In every tick all membranes decay exactly over it,
+    Input spikes and delays are rounded to the nearest tick. In every tick all membranes decay exactly over it,
     those at or above their threshold fire, once, and reach the next layer in the same tick. Outputs are minus the time
     of the tick; among spikes of one tick the potential says who was first: it is put on a straight line from the tick
     before. Silent outputs score -latest, where the run ends. Counts: every neuron in every tick until the answer, with
     three products, two additions and a comparison; an accumulate for every spike at a non-zero synapse until then.
-    `recordings["times"]` as in `run_events`, in whole ticks. Float64. UnsupportedNode for synaptic delays.
+    `recordings["times"]` as in `run_events`, in whole ticks. Float64.
     """
     if not (math.isfinite(resolution) and resolution > 0):
         raise ParameterError(f"run_clocked: resolution must be finite and > 0, got {resolution}")
     chain = Chain.of(graph)
     nodes = chain.nodes(graph)
-    if any(node.synaptic is not None for node in nodes):
-        raise UnsupportedNode(f"{graph.name!r} has synaptic delays, which run_clocked cannot hold; use run_events")
     ticks = round(chain.readout.latest / resolution)
     parts = [
         _clocked(nodes, chain.coded(graph, part), resolution, ticks, chain.readout.latest)
@@ -181,12 +179,12 @@ def _clocked(
     """Scores, times of all layers, the tick of every answer, and synaptic events per layer until then."""
     due = [torch.where(torch.isfinite(first), (first / dt).round(), torch.inf)]
     due += [first.new_full((len(first), len(node.weight)), torch.inf) for node in nodes]
-    lags = [0.0 if node.axonal is None else (node.axonal.double() / dt).round() for node in nodes]
+    lags = [_lags(node, dt) for node in nodes]
     v = [torch.zeros_like(times) for times in due[1:]]
     i = [torch.zeros_like(times) for times in due[1:]]
     scores = first.new_full(due[-1].shape, -latest)
-    weights = [node.weight.detach().double().t() for node in nodes]
-    fans = [(weight != 0).double().sum(1) for weight in weights]
+    weights = [node.weight.detach().double() for node in nodes]
+    synapses = [(weight != 0).double() for weight in weights]
     events = [0] * (len(nodes) + 1)
     answered = torch.full((len(first),), float(ticks), dtype=torch.float64)
     for tick in range(min(0, int(due[0].min()) if torch.isfinite(due[0]).any() else 0), ticks + 1):
@@ -206,11 +204,24 @@ def _clocked(
                 passed = (v[place] - theta) / (v[place] - before).clamp(min=1e-300)
                 scores = torch.where(fires, -dt * (tick - 0.999 * passed.clamp(0, 1)), scores)
                 answered = torch.where(fires.any(1) & (answered == ticks), float(tick), answered)
-            arrives = due[place] + lags[place] == tick
+            arrives = due[place][:, None] + lags[place] == tick
             if bool(arrives.any()):
-                i[place] = i[place] + arrives.double() @ weights[place]
-                events[place + 1] += int((arrives[waits].double() @ fans[place]).sum())
+                i[place] = i[place] + _received(arrives.double(), weights[place])
+                events[place + 1] += int(_received(arrives[waits].double(), synapses[place]).sum())
     return scores, [times * dt for times in due], answered, events
+
+
+def _lags(node: TimeToFirstSpike, dt: float) -> Tensor:
+    """Ticks from a spike to its arrival, (1, in), or (out, in) where synapses have delays of their own."""
+    delay = torch.zeros(1, node.weight.shape[1], dtype=torch.float64)
+    for own in (node.axonal, node.synaptic):
+        delay = delay if own is None else delay + own.detach().double()
+    return (delay / dt).round()
+
+
+def _received(arrives: Tensor, weight: Tensor) -> Tensor:
+    """What neurons get (batch, out) from spikes that arrive (batch, 1 or out, in)."""
+    return arrives[:, 0] @ weight.t() if arrives.shape[1] == 1 else (arrives * weight).sum(-1)
 
 
 def agreement(graph: Graph, x: Tensor, resolutions: Sequence[float]) -> dict[float, float]:

@@ -106,7 +106,7 @@ def _check(
         raise ParameterError(f"first_spike_times: tau must be > 0 and finite, got {tau}")
     if bool((theta.detach() <= 0).any()):
         raise ParameterError(f"first_spike_times: theta must be > 0, got {float(theta.detach().min())}")
-    if bool(torch.isnan(times.detach()).any()) or bool((times.detach() == -torch.inf).any()):
+    if not bool((times.detach() > -torch.inf).all()):
         raise ParameterError("first_spike_times: times hold NaN or -inf; a silent input is +inf")
     if backend == "numba" and weight.device.type != "cpu":
         raise ParameterError(f"first_spike_times: backend 'numba' runs on the CPU, the weights are on {weight.device}")
@@ -132,7 +132,7 @@ class _FirstSpike(torch.autograd.Function):
         fired = torch.isfinite(spikes) & (slopes > FLAT * engine.theta.double())
         pull = torch.where(fired, -given[0].double() / torch.where(fired, slopes, 1.0), 0.0)
         if ctx.limit < float("inf"):
-            pull = torch.where(pull.abs() * engine.largest_responses(spikes) <= ctx.limit, pull, 0.0)
+            pull = engine.limited(spikes, pull, ctx.limit)
         of_times, of_weight, of_delay = engine.backward(spikes, pull, ctx.needs_input_grad[0])
         kinds = (engine.times, engine.weight, engine.theta, engine.delay)
         found = (of_times, of_weight, -pull.sum(0), of_delay)
@@ -152,10 +152,12 @@ class _Reference:
         assert theta is not None
         return reference.forward(self.model, times, weight, theta, delay)
 
-    def largest_responses(self, spikes: Tensor) -> Tensor:
+    def limited(self, spikes: Tensor, pull: Tensor, limit: float) -> Tensor:
         times, _, _, delay = self.exact
         assert times is not None
-        return reference.largest_responses(self.model, times, delay, spikes)
+        return torch.where(
+            pull.abs() * reference.largest_responses(self.model, times, delay, spikes) <= limit, pull, 0.0
+        )
 
     def backward(self, spikes: Tensor, pull: Tensor, want_times: bool) -> tuple[Tensor | None, ...]:
         times, weight, _, delay = self.exact
@@ -178,23 +180,27 @@ class _Numba:
 
         with torch_threads():
             if self.dense is not None:
-                found = first_spike_delays.forward(self.at, *self.dense, self.level, *self.constants)
+                spikes, slopes = first_spike_delays.forward(self.at, *self.dense, self.level, *self.constants)
             else:
-                self.order = first_spike.prepared(self.at, *self.constants)
-                found = first_spike.forward(self.at, *self.order, self.columns, self.level, *self.constants)  # type: ignore[call-arg]
-        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+                self.order, counts, self.steps = first_spike.prepared(self.at, *self.constants)
+                spikes, slopes, self.last = first_spike.forward(
+                    self.at, self.order, counts, self.steps, self.columns, self.level, *self.constants
+                )
+        return torch.from_numpy(spikes), torch.from_numpy(slopes)
 
-    def largest_responses(self, spikes: Tensor) -> Tensor:
+    def limited(self, spikes: Tensor, pull: Tensor, limit: float) -> Tensor:
         from neuro.kernels import first_spike, first_spike_delays
 
         with torch_threads():
             if self.dense is not None:
-                found = first_spike_delays.largest_responses(self.at, self.dense[1], *self.constants, spikes.numpy())
-            else:
-                found = first_spike.largest_responses(  # type: ignore[call-arg]
-                    self.at, *self.order[:2], *self.constants, self.model.peak, spikes.numpy()
+                most = first_spike_delays.largest_responses(self.at, self.dense[1], *self.constants, spikes.numpy())
+                return torch.where(pull.abs() * torch.from_numpy(most) <= limit, pull, 0.0)
+            return torch.from_numpy(
+                first_spike.limited(
+                    self.at, self.order, *self.constants, self.model.peak, spikes.numpy(), self.last, as_array(pull),
+                    limit,
                 )
-        return torch.from_numpy(found)
+            )  # fmt: skip
 
     def backward(self, spikes: Tensor, pull: Tensor, want_times: bool) -> tuple[Tensor | None, ...]:
         from neuro.kernels import first_spike, first_spike_delays
@@ -206,9 +212,10 @@ class _Numba:
                     self.at, *self.dense, *self.constants, spikes.numpy(), force
                 )
                 return torch.from_numpy(of_times), torch.from_numpy(of_weight), torch.from_numpy(of_delay)
-            of_weight, of_times = first_spike.backward(  # type: ignore[call-arg]
-                self.at, *self.order, self.columns, *self.constants, spikes.numpy(), force, want_times
-            )
+            of_weight, of_times = first_spike.backward(
+                self.at, self.order, self.steps, self.columns, *self.constants, spikes.numpy(), self.last, force,
+                want_times,
+            )  # fmt: skip
         of_rows = torch.from_numpy(of_weight)[:, : len(self.weight)].t()
         return torch.from_numpy(of_times.sum(0)) if want_times else None, of_rows, None
 
@@ -218,10 +225,10 @@ def as_array(tensor: Tensor) -> np.ndarray:
 
 
 def _columns(weight: Tensor) -> np.ndarray:
-    """(in, out) with columns of zeros up to a whole number of blocks."""
-    from neuro.kernels.first_spike import BLOCK
+    """(in, out) with columns of zeros up to a whole number of vectors."""
+    from neuro.kernels.first_spike import LANES
 
-    padded = weight.new_zeros(weight.shape[1], -(-len(weight) // BLOCK) * BLOCK)
+    padded = weight.new_zeros(weight.shape[1], -(-len(weight) // LANES) * LANES)
     padded[:, : len(weight)] = weight.detach().t()
     return padded.numpy()
 

@@ -7,8 +7,9 @@ import math
 import numba
 import numpy as np
 
-from neuro.kernels.first_spike import crossing, in_order, response
 from neuro.kernels.first_spike_delays import PARTS
+from neuro.kernels.first_spike_equations import crossing, response
+from neuro.kernels.time_order import in_order
 
 
 @numba.njit(parallel=True, cache=True, error_model="numpy")

@@ -1,8 +1,12 @@
-"""First spikes on the CPU: inputs walked in time order, state (V, I) from spike to spike, no exponential of a time.
+"""First spikes on the CPU: inputs walked in time order, all neurons of a block at once, exponentials only per input.
 
-All neurons of a block share the order of their inputs, so an input costs each of them three multiply-adds; a crossing
-is solved only where the tangent of V, which is concave while it rises, reaches the threshold before the next input.
-Work ends with the last spike of the block. The way back is the adjoint of the same state (Wunderlich and Pehle 2021).
+An input of weight w that comes d after an origin acts as if the state at the origin had been larger by
+
+    I += w a,   V -= w b,   a = exp(d), b = eps(d) a / kept(d),
+
+so an input costs a neuron two multiply-adds, and two more say whether the tangent of V, which is concave while it
+rises, reaches the threshold before the next input: only then is the crossing solved. Origins move on before
+exponentials grow. The way back is the adjoint of the same state (Wunderlich and Pehle 2021), with the same a and b.
 """
 
 from __future__ import annotations
@@ -12,185 +16,146 @@ import math
 import numba
 import numpy as np
 
+from neuro.kernels.first_spike_equations import crossing, crossings, decays, response
+from neuro.kernels.first_spike_vectors import LANES, learn, receive, receive_and_watch, trailing_zeros
+from neuro.kernels.time_order import in_order
+
 BLOCK = 64
 """Neurons that are walked together: their state stays in the first-level cache."""
 
-CROWD = 32
-"""More inputs than that in one of as many intervals as there are inputs are sorted by merging."""
+SPAN = 4.0
+"""An origin serves inputs that come up to so many tau_s after it: exponentials there cost less than two digits."""
 
+FAR = 2.0
+"""Crossings up to so many tau_s ahead are solved together."""
 
-@numba.njit(cache=True, error_model="numpy")
-def response(leak, gain, s):
-    if leak == 1.0:
-        return s * math.exp(-s) if s < 700.0 else 0.0
-    return gain / (1.0 - leak) * (math.exp(-leak * s) - math.exp(-s))
+LONG = 1e3
+"""A wait [tau_s] after which no potential rises."""
 
-
-@numba.njit(cache=True, error_model="numpy")
-def minus_lambert_w0(q):
-    p = math.sqrt(2.0 * q)
-    if p < 2.0:
-        y = 1.0 + p * (-1.0 + p * (1.0 / 3.0 + p * (-1.0 / 36.0 + p * (-1.0 / 270.0 - p / 4320.0))))
-        if p < 0.01:
-            return y
-    else:
-        z = math.exp(-1.0 - q)
-        y = z * (1.0 + z * (1.0 + 1.5 * z))
-    y = max(y, 1e-300)
-    for _ in range(3):
-        f = y - math.log(y) - 1.0 - q
-        below = y - 1.0
-        y -= 2.0 * f * below * y / (2.0 * below * below - f)
-    return y
-
-
-@numba.njit(cache=True, error_model="numpy")
-def crossing(leak, v, i, theta):
-    """As `Membrane.crossing`, for one neuron."""
-    if not i > 0.0:
-        return math.inf
-    if leak == 1.0:
-        above = math.log(i / theta) + v / i - 1.0
-        if above < 0.0 or v >= i:
-            return math.inf
-        return max(minus_lambert_w0(above) - v / i, 0.0)
-    if leak == 0.5:
-        square = (v + i) ** 2 - 4.0 * i * theta
-        if square < 0.0 or v >= i:
-            return math.inf
-        return max(-2.0 * math.log1p((v - i + math.sqrt(square)) / (2.0 * i)), 0.0)
-    rest = v + i - theta
-    return max(-math.log(rest / i), 0.0) if rest > 0.0 else math.inf
-
-
-@numba.njit(cache=True, error_model="numpy")
-def in_order(times, order):
-    """Fill `order` with the finite inputs of one sample by time, ties by number; how many there are.
-
-    Inputs fall into as many equal intervals as there are inputs; what shares one is then sorted by insertion.
-    """
-    count = 0
-    first, last = math.inf, -math.inf
-    for k in range(len(times)):
-        if times[k] < math.inf:
-            count += 1
-            first, last = min(first, times[k]), max(last, times[k])
-    scale = (count - 1) / (last - first) if last > first else 0.0
-    if not scale < math.inf:
-        scale = 0.0
-    start = np.zeros(count + 1, dtype=np.int64)
-    for k in range(len(times)):
-        if times[k] < math.inf:
-            start[int((times[k] - first) * scale) + 1] += 1
-    crowd = 0
-    for place in range(count):
-        crowd = max(crowd, start[place + 1])
-        start[place + 1] += start[place]
-    for k in range(len(times)):
-        if times[k] < math.inf:
-            place = int((times[k] - first) * scale)
-            order[start[place]] = k
-            start[place] += 1
-    if crowd > CROWD and last > first:
-        order[:count].sort()
-        order[:count] = order[:count][np.argsort(times[order[:count]], kind="mergesort")]
-        return count
-    for k in range(1, count):
-        own, now, place = order[k], times[order[k]], k
-        while place > 0 and times[order[place - 1]] > now:
-            order[place] = order[place - 1]
-            place -= 1
-        order[place] = own
-    return count
+# what `prepared` says of an input
+WAIT, OFFSET, MOVED, KEPT, PASSED, LEFT, LATER_V, LATER_I, TO_I, TO_V, OF_I, OF_V, RISE = range(13)
 
 
 @numba.njit(parallel=True, cache=True, error_model="numpy")
 def prepared(times, leak, gain):
-    """For every sample (batch, in): inputs in order, how many, and what happens until the next of them.
+    """For every sample (batch, in): inputs in order, how many, and (batch, most, 13) what the walk needs of each.
 
-    The last, (batch, in, 4), is the time until then and what is left of V, passes from I to V, is left of I.
+    WAIT until the next input, OFFSET d from the origin, MOVED: by how much the origin moves on before it, KEPT, PASSED,
+    LEFT: `decays` of d, LATER_V and LATER_I: what the potential at the next input takes of the state, OF_V and OF_I:
+    what the tangent there takes of it, TO_I and TO_V: a and b, RISE: gain / kept(d).
     """
     batch, inputs = times.shape
     order = np.empty((batch, inputs), dtype=np.int64)
     counts = np.empty(batch, dtype=np.int64)
-    steps = np.zeros((batch, inputs, 4))
+    for sample in numba.prange(batch):
+        counts[sample] = in_order(times[sample], order[sample])
+    steps = np.empty((batch, counts.max() if batch else 0, 13))
     for sample in numba.prange(batch):
         b = np.int64(sample)
-        count = in_order(times[b], order[b])
-        counts[b] = count
+        count = counts[b]
+        d, now, later = 0.0, (1.0, 0.0, 1.0), (1.0, 0.0, 1.0)
         for k in range(count):
-            wait = (times[b, order[b, k + 1]] if k + 1 < count else math.inf) - times[b, order[b, k]]
-            steps[b, k, 0] = wait
-            if wait < math.inf:
-                steps[b, k, 1] = math.exp(-leak * wait)
-                steps[b, k, 2] = response(leak, gain, wait)
-                steps[b, k, 3] = math.exp(-wait)
+            step = steps[b, k]
+            moved = d > SPAN
+            step[MOVED] = d if moved else 0.0
+            if moved:
+                d, now = 0.0, (1.0, 0.0, 1.0)
+            wait = times[b, order[b, k + 1]] - times[b, order[b, k]] if k + 1 < count else LONG
+            later = decays(leak, gain, d + wait) if wait > 0.0 else now
+            kept, passed, left = now
+            step[WAIT], step[OFFSET] = wait, d
+            step[KEPT], step[PASSED], step[LEFT] = now
+            step[LATER_V], step[LATER_I] = later[0], later[1]
+            step[TO_I], step[TO_V] = 1.0 / left, passed / (left * kept)
+            remains = 1.0 - leak * wait
+            step[OF_V], step[OF_I] = remains * kept, remains * passed + gain * wait * left
+            step[RISE] = gain / kept
+            d, now = d + wait, later
     return order, counts, steps
 
 
-# Loops of a fixed length on arrays of their own become vector instructions.
-@numba.njit(cache=True, error_model="numpy")
-def receive(i, row):
-    for j in range(BLOCK):
-        i[j] += row[j]
-
-
-@numba.njit(cache=True, error_model="numpy")
-def tangents_above(v, i, level, leak, gain, wait):
-    count = 0
-    for j in range(BLOCK):
-        count += 1 if v[j] + (gain * i[j] - leak * v[j]) * wait >= level[j] else 0
-    return count
-
-
-@numba.njit(cache=True, error_model="numpy")
+# Loops over arrays of their own become vector instructions.
+@numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
 def pass_on(v, i, kept, passed, left):
-    for j in range(BLOCK):
+    for j in range(len(v)):
         v[j] = kept * v[j] + passed * i[j]
         i[j] = left * i[j]
 
 
 @numba.njit(parallel=True, cache=True, error_model="numpy")
 def forward(times, order, counts, steps, weight, theta, leak, gain):
-    """Times (batch, out) and slopes dV/ds at them.
+    """Times (batch, out), slopes dV/ds at them, and the place in the order of the last input before each, -1 for none.
 
-    times (batch, in) in tau_s, +inf silent; theta (out,); weight (in, out) with columns up to a multiple of BLOCK.
+    times (batch, in) in tau_s, +inf silent; theta (out,); weight (in, out) with columns up to a multiple of LANES.
+    Potentials that are above the threshold when the next input comes are solved together at the end, others at once.
     """
     batch, outputs = len(times), len(theta)
-    blocks = weight.shape[1] // BLOCK
+    columns = weight.shape[1]
+    blocks = -(-columns // BLOCK)
     spikes = np.full((batch, outputs), math.inf)
     slopes = np.ones((batch, outputs))
+    last = np.full((batch, outputs), -1, dtype=np.int32)
     for item in numba.prange(batch * blocks):
-        b = item // blocks
-        low = (item % blocks) * BLOCK
-        size = min(BLOCK, outputs - low)
-        v, i, level = np.zeros(BLOCK), np.zeros(BLOCK), np.full(BLOCK, math.inf)
+        b, low = item % batch, (item // batch) * BLOCK
+        high = min(low + BLOCK, columns)
+        size = min(high, outputs) - low
+        v, i, level = np.zeros(high - low), np.zeros(high - low), np.full(high - low, math.inf)
         level[:size] = theta[low : low + size]
-        waiting = size
+        chosen, v0, i0, wait0 = np.empty(size, dtype=np.int32), np.empty(size), np.empty(size), np.empty(size)
+        waiting, several = size, 0
         for k in range(counts[b]):
-            receive(i, weight[order[b, k], low : low + BLOCK])
-            wait = steps[b, k, 0]
+            step = steps[b, k]
+            moved, wait, ends = step[MOVED], step[WAIT], k + 1 == counts[b]
+            if moved > 0.0:
+                kept, passed, left = decays(leak, gain, moved)
+                pass_on(v, i, kept, passed, left)
+            row = weight[order[b, k], low:high]
             if wait <= 0.0:
+                for at in range(0, high - low, LANES):
+                    receive(v, i, at, row, step[TO_V], step[TO_I])
                 continue
-            if tangents_above(v, i, level, leak, gain, wait) > 0:
-                for j in range(size):
-                    if not v[j] + (gain * i[j] - leak * v[j]) * wait >= level[j] or level[j] == math.inf:
-                        continue
-                    s = crossing(leak, v[j], i[j], level[j])
-                    if s <= wait and s < math.inf:
+            for at in range(0, high - low, LANES):
+                near = receive_and_watch(v, i, level, at, row, step[TO_V], step[TO_I], step[OF_V], step[OF_I])
+                while near != np.uint64(0):
+                    j = at + trailing_zeros(near)
+                    near &= near - np.uint64(1)
+                    now_v, now_i = step[KEPT] * v[j] + step[PASSED] * i[j], step[LEFT] * i[j]
+                    if wait <= FAR and step[LATER_V] * v[j] + step[LATER_I] * i[j] >= level[j] > now_v:
+                        chosen[several], v0[several], i0[several], wait0[several] = j, now_v, now_i, wait
+                        several += 1
+                    else:
+                        s = crossing(leak, now_v, now_i, level[j])
+                        if s == math.inf or (s > wait and not ends):
+                            continue
                         spikes[b, low + j] = times[b, order[b, k]] + s
-                        slopes[b, low + j] = gain * i[j] * math.exp(-s) - leak * level[j]
-                        level[j] = math.inf
-                        waiting -= 1
-                if waiting == 0:
-                    break
-            pass_on(v, i, steps[b, k, 1], steps[b, k, 2], steps[b, k, 3])
-    return spikes, slopes
+                        slopes[b, low + j] = gain * now_i * math.exp(-s) - leak * level[j]
+                    last[b, low + j] = k
+                    level[j] = math.inf
+                    waiting -= 1
+            if waiting == 0:
+                break
+        if several > 0:
+            wanted, s, left = np.empty(several), np.empty(several), np.empty(several)
+            rest, kept, passed = np.empty(several), np.empty(several), np.empty(several)
+            for m in range(several):
+                wanted[m] = theta[low + chosen[m]]
+            crossings(leak, gain, v0[:several], i0[:several], wanted, wait0[:several], s, left, rest, kept, passed)
+            for m in range(several):
+                j = low + chosen[m]
+                if not abs(rest[m]) < 1e-10:
+                    s[m] = min(crossing(leak, v0[m], i0[m], wanted[m]), wait0[m])
+                    left[m] = math.exp(-s[m])
+                spikes[b, j] = times[b, order[b, last[b, j]]] + s[m]
+                slopes[b, j] = gain * i0[m] * left[m] - leak * wanted[m]
+        for j in range(low, low + size):  # an input at the very time of the spike is not before it
+            while last[b, j] >= 0 and times[b, order[b, last[b, j]]] >= spikes[b, j]:
+                last[b, j] -= 1
+    return spikes, slopes, last
 
 
 @numba.njit(cache=True, error_model="numpy")
 def largest_response(leak, gain, peak, times, order, count, spike):
-    """The largest eps(spike - t_i) over causal inputs: one of the two next to the peak."""
+    """The largest eps(spike - t_i) over the first `count` inputs: one of the two next to the peak."""
     low, high = 0, count
     while low < high:
         middle = (low + high) // 2
@@ -201,70 +166,82 @@ def largest_response(leak, gain, peak, times, order, count, spike):
     most = 0.0
     if low > 0:
         most = response(leak, gain, spike - times[order[low - 1]])
-    if low < count and times[order[low]] < spike:
+    if low < count:
         most = max(most, response(leak, gain, spike - times[order[low]]))
     return most
 
 
 @numba.njit(parallel=True, cache=True, error_model="numpy")
-def largest_responses(times, order, counts, leak, gain, peak, spikes):
-    """max over causal inputs of eps(spike - t_i), (batch, out); 0 for silent neurons."""
-    batch, outputs = spikes.shape
-    most = np.zeros((batch, outputs))
-    for b in numba.prange(batch):
-        for j in range(outputs):
-            if spikes[b, j] < math.inf:
-                most[b, j] = largest_response(leak, gain, peak, times[b], order[b], counts[b], spikes[b, j])
-    return most
+def limited(times, order, leak, gain, peak, spikes, last, pull, limit):
+    """`pull` (batch, out) without those whose |pull| max over causal inputs of eps(spike - t_i) is above `limit`."""
+    found = pull.copy()
+    highest = response(leak, gain, peak) if peak < math.inf else gain
+    for b in numba.prange(len(pull)):
+        for j in range(pull.shape[1]):
+            force = abs(pull[b, j])
+            if force * highest > limit:
+                most = largest_response(leak, gain, peak, times[b], order[b], last[b, j] + 1, spikes[b, j])
+                if force * most > limit:
+                    found[b, j] = 0.0
+    return found
 
 
-@numba.njit(cache=True, error_model="numpy")
-def of_time(own, of_v, of_i, gain):
+@numba.njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"})
+def along(row, adjoint):
     total = 0.0
-    for j in range(BLOCK):
-        total += own[j] * (of_i[j] - gain * of_v[j])
+    for j in range(len(row)):
+        total += row[j] * adjoint[j]
     return total
 
 
 @numba.njit(parallel=True, cache=True, error_model="numpy")
-def backward(times, order, counts, steps, weight, leak, gain, spikes, pull, want_times):
+def backward(times, order, steps, weight, leak, gain, spikes, last, pull, want_times):
     """Gradients of weight, of its shape, and of times (blocks, batch, in), still to be summed over blocks.
 
-    pull (batch, out): -dL/ds over the slope at the spike, the adjoint of V there; 0 for silent neurons. Backwards from
-    it, adjoints decay as the state does; an input receives that of I for its weight.
+    pull (batch, out): -dL/ds over the slope at the spike, the adjoint of V there; 0 for silent neurons. of_v and of_i
+    are the adjoints of the state at the origin, which an input moved by -w b and w a.
     """
     batch, inputs = times.shape
-    outputs = spikes.shape[1]
-    blocks = weight.shape[1] // BLOCK
+    outputs, columns = spikes.shape[1], weight.shape[1]
+    blocks = -(-columns // BLOCK)
     of_weight = np.zeros_like(weight)
     of_times = np.zeros((blocks if want_times else 0, batch, inputs))
     for item in numba.prange(blocks):
         block = np.int64(item)
         low = block * BLOCK
-        size = min(BLOCK, outputs - low)
-        of_v, of_i = np.empty(BLOCK), np.empty(BLOCK)
+        high = min(low + BLOCK, columns)
+        size = min(high, outputs) - low
+        of_v, of_i = np.empty(high - low, dtype=weight.dtype), np.empty(high - low, dtype=weight.dtype)
+        enter, other = np.full(inputs, -1, dtype=np.int32), np.empty(size, dtype=np.int32)
         for b in range(batch):
             of_v[:] = 0.0
             of_i[:] = 0.0
-            latest = np.argsort(-spikes[b, low : low + size])
-            entered = 0
-            while entered < size and spikes[b, low + latest[entered]] == math.inf:
-                entered += 1
-            begun = False
-            for k in range(counts[b] - 1, -1, -1):
+            end = -1
+            for j in range(size):
+                place = last[b, low + j]
+                if place >= 0 and pull[b, low + j] != 0.0:
+                    other[j], enter[place] = enter[place], j
+                    end = max(end, place)
+            for k in range(end, -1, -1):
+                step = steps[b, k]
                 source = order[b, k]
-                now = times[b, source]
-                if begun and steps[b, k, 0] > 0.0:
-                    pass_on(of_i, of_v, steps[b, k, 3], steps[b, k, 2], steps[b, k, 1])
-                while entered < size and spikes[b, low + latest[entered]] > now:
-                    j = latest[entered]
-                    wait = spikes[b, low + j] - now
-                    of_v[j] = pull[b, low + j] * math.exp(-leak * wait)
-                    of_i[j] = pull[b, low + j] * response(leak, gain, wait)
-                    entered += 1
-                    begun = True
-                if begun:
-                    receive(of_weight[source, low : low + BLOCK], of_i)
-                    if want_times:
-                        of_times[block, b, source] = of_time(weight[source, low : low + BLOCK], of_v, of_i, gain)
+                j = enter[k]
+                enter[k] = -1
+                while j >= 0:
+                    since = spikes[b, low + j] - times[b, source] + step[OFFSET]
+                    kept, passed, left = decays(leak, gain, since)
+                    of_v[j], of_i[j] = pull[b, low + j] * kept, pull[b, low + j] * passed
+                    j = other[j]
+                of_row = of_weight[source, low:high]
+                for at in range(0, high - low, LANES):
+                    learn(of_row, of_v, of_i, at, step[TO_V], step[TO_I])
+                if want_times:
+                    row = weight[source, low:high]
+                    of_times[block, b, source] = step[TO_I] * along(row, of_i) - (step[TO_V] + step[RISE]) * along(
+                        row, of_v
+                    )
+                moved = step[MOVED]
+                if moved > 0.0:
+                    kept, passed, left = decays(leak, gain, moved)
+                    pass_on(of_i, of_v, left, passed, kept)
     return of_weight, of_times

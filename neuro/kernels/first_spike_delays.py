@@ -7,7 +7,8 @@ import math
 import numba
 import numpy as np
 
-from neuro.kernels.first_spike import crossing, in_order, response
+from neuro.kernels.first_spike_equations import crossing, response
+from neuro.kernels.time_order import in_order
 
 PARTS = 8
 """Neurons are dealt to so many parts, which sum the gradients of their inputs apart."""

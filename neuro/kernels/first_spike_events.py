@@ -8,7 +8,7 @@ import math
 import numba
 import numpy as np
 
-from neuro.kernels.first_spike import crossing, response
+from neuro.kernels.first_spike_equations import crossing, response
 
 ARRIVES = 0
 REACHES = 1

@@ -15,6 +15,7 @@ from neuro.evaluate import evaluate
 from neuro.graph import Graph, Node
 from neuro.network import Network
 from neuro.nodes import RampFirstSpike, Weighted
+from neuro.training.activity import fired
 from neuro.training.losses import Criterion, CrossEntropy
 
 
@@ -94,17 +95,18 @@ def _rounded(graph: Graph, bits: int) -> Graph:
 
 
 def spikes_per_neuron(graph: Graph, x: Tensor, batch_size: int = 500) -> float:
-    """Mean number of spikes of a RampFirstSpike neuron per sample, in [0, 1], on x (samples, *features)."""
-    fired = neurons = 0
+    """Mean number of spikes of a neuron per sample, in [0, 1], on x (samples, *features); neurons fire at most once."""
+    spikes = neurons = 0
 
     def observe(name: str, value: Tensor) -> None:
-        nonlocal fired, neurons
-        if isinstance(graph.nodes[name], RampFirstSpike):
-            fired, neurons = fired + int((value > 0).sum()), neurons + value.numel()
+        nonlocal spikes, neurons
+        found = fired(graph.nodes[name], value)
+        if found is not None:
+            spikes, neurons = spikes + int(found.sum()), neurons + found.numel()
 
     with torch.no_grad():
         for part in x.split(batch_size):
             evaluate(graph, part, observe=observe)
     if not neurons:
-        raise UnsupportedNode(f"{graph.name!r} has no RampFirstSpike nodes; convert it with FirstSpike first")
-    return fired / neurons
+        raise UnsupportedNode(f"{graph.name!r} has no neurons that fire once; convert it with FirstSpike first")
+    return spikes / neurons

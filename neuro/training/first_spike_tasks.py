@@ -34,7 +34,7 @@ class FirstSpikeCoding:
     """
 
     hidden: int = 120
-    membrane: Kind = "equal"
+    membrane: Kind = "double"
     delays: Literal["none", "axonal", "synaptic"] = "none"
     noise: float = 0.0
     gradient_limit: float = 0.2
@@ -62,7 +62,7 @@ class FirstSpikeCoding:
         return Plan(network, loss, after_step=bump)
 
 
-EPOCHS = {"yin-yang": 80}
+EPOCHS = {"yin-yang": 200}
 """Where a first-spike training takes longer or shorter than another one of the task."""
 
 

@@ -126,6 +126,31 @@ def test_lambert_function() -> None:
     torch.testing.assert_close(y - torch.log(y), 1 + q, rtol=1e-14, atol=0)
 
 
+def test_a_negative_potential_that_rises_without_reaching_the_threshold_stays_silent() -> None:
+    """A strong inhibition before a weak excitation: the quadratic of leak 1/2 has real solutions, but none in time."""
+    times, weight = torch.tensor([[0.0, 3.0]]), torch.tensor([[-5.0, 0.4]])
+    for kind in KINDS:
+        for backend in BACKENDS:
+            assert float(first_spike_times(times, weight, membrane=kind, backend=backend)) == float("inf")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_backends_agree_over_long_times(kind: Kind) -> None:
+    """Inputs over 50 tau, in clusters and alone: origins move on, some crossings lie in long gaps."""
+    generator = torch.Generator().manual_seed(0)
+    times = torch.cat([50 * torch.rand(6, 40, generator=generator), torch.rand(6, 20, generator=generator) + 7], 1)
+    weight = 0.3 * torch.randn(20, 60, generator=generator).double() + 0.15
+    found = []
+    for backend in BACKENDS:
+        weight.requires_grad_().grad = None
+        spikes = first_spike_times(times.double(), weight, membrane=kind, backend=backend)
+        torch.where(torch.isfinite(spikes), spikes, 0.0).sum().backward()
+        found.append((spikes.detach(), weight.grad))
+    assert torch.isfinite(found[0][0]).any()
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+
+
 @given(st.integers(0, 10_000), st.sampled_from(KINDS), st.booleans())
 def test_backends_agree(seed: int, kind: Kind, delays: bool) -> None:
     tensors = [t.requires_grad_() for t in network(seed)]

@@ -95,7 +95,7 @@ def test_counts_are_what_happened() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("delays", ["none", "axonal"])
+@pytest.mark.parametrize("delays", ["none", "axonal", "synaptic"])
 def test_ticks_see_the_same_spikes_one_tick_late_at_most(kind: Kind, delays: str) -> None:
     dt = 1e-3
     graph, x = chain(kind, delays), (torch.rand(10, 6) * 0.9 / 1.85 / dt).round() * dt
@@ -134,8 +134,6 @@ def test_refusals() -> None:
         run_events(graph, x, until="never")  # type: ignore[arg-type]
     with pytest.raises(ParameterError, match="resolution"):
         run_clocked(graph, x, 0.0)
-    with pytest.raises(UnsupportedNode, match="synaptic"):
-        run_clocked(chain(delays="synaptic"), x, 0.1)
     with pytest.raises(UnsupportedNode, match="chain"):
         run_events(Graph({"x": Input((6,)), "relu": ReLU()}, {"relu": ("x",)}), x)
     one = torch.ones(())
