@@ -16,15 +16,16 @@ import math
 import numba
 import numpy as np
 
-from neuro.kernels.first_spike_equations import crossing, crossings, decays, response
+from neuro.kernels import first_spike_equations as solve
+from neuro.kernels.first_spike_equations import BLOCK, crossing, crossings, decays, response
 from neuro.kernels.first_spike_vectors import LANES, learn, receive, receive_and_watch, trailing_zeros
 from neuro.kernels.time_order import in_order
 
-BLOCK = 64
-"""Neurons that are walked together: their state stays in the first-level cache."""
-
 SPAN = 4.0
 """An origin serves inputs that come up to so many tau_s after it: exponentials there cost less than two digits."""
+
+PARTS = 16
+"""Samples and blocks are dealt to so many parts, each with its own room to work in."""
 
 FAR = 2.0
 """Crossings up to so many tau_s ahead are solved together."""
@@ -82,74 +83,87 @@ def pass_on(v, i, kept, passed, left):
         i[j] = left * i[j]
 
 
+@numba.njit(cache=True, error_model="numpy")
+def walk(times, order, count, steps, weight, low, theta, leak, gain, state, found, chosen, spikes, slopes, last):
+    """`forward` for one sample and the neurons of one block, those from `low` on; arrays are rows of that sample.
+
+    Potentials that are above the threshold when the next input comes are solved together at the end, others at once.
+    state (3, BLOCK), found (9 BLOCK,) and chosen (BLOCK,) are room to work in.
+    """
+    width = min(BLOCK, weight.shape[1] - low)
+    size = min(width, len(theta) - low)
+    v, i, level = state[0], state[1], state[2]
+    v[:] = 0.0
+    i[:] = 0.0
+    level[:size] = theta[low : low + size]
+    level[size:] = math.inf
+    waiting, several = size, 0
+    for k in range(count):
+        step = steps[k]
+        moved, wait, ends = step[MOVED], step[WAIT], k + 1 == count
+        if moved > 0.0:
+            kept, passed, left = decays(leak, gain, moved)
+            pass_on(v, i, kept, passed, left)
+        row = weight[order[k], low : low + width]
+        if wait <= 0.0:
+            for at in range(0, width, LANES):
+                receive(v, i, at, row, step[TO_V], step[TO_I])
+            continue
+        for at in range(0, width, LANES):
+            near = receive_and_watch(v, i, level, at, row, step[TO_V], step[TO_I], step[OF_V], step[OF_I])
+            while near != np.uint64(0):
+                j = at + trailing_zeros(near)
+                near &= near - np.uint64(1)
+                now_v, now_i = step[KEPT] * v[j] + step[PASSED] * i[j], step[LEFT] * i[j]
+                if wait <= FAR and step[LATER_V] * v[j] + step[LATER_I] * i[j] >= level[j] > now_v:
+                    chosen[several], found[solve.V + several], found[solve.CURRENT + several] = j, now_v, now_i
+                    found[solve.THETA + several], found[solve.WAIT + several] = level[j], wait
+                    several += 1
+                else:
+                    s = crossing(leak, now_v, now_i, level[j])
+                    if s == math.inf or (s > wait and not ends):
+                        continue
+                    spikes[low + j] = times[order[k]] + s
+                    slopes[low + j] = gain * now_i * math.exp(-s) - leak * level[j]
+                last[low + j] = k
+                level[j] = math.inf
+                waiting -= 1
+        if waiting == 0:
+            break
+    if several > 0:
+        crossings(leak, gain, found, several)
+        for m in range(several):
+            j = low + chosen[m]
+            ahead, left, current = found[solve.S + m], found[solve.LEFT + m], found[solve.CURRENT + m]
+            if not abs(found[solve.REST + m]) < 1e-10:
+                ahead = min(crossing(leak, found[solve.V + m], current, theta[j]), found[solve.WAIT + m])
+                left = math.exp(-ahead)
+            spikes[j] = times[order[last[j]]] + ahead
+            slopes[j] = gain * current * left - leak * theta[j]
+    for j in range(low, low + size):  # an input at the very time of the spike is not before it
+        while last[j] >= 0 and times[order[last[j]]] >= spikes[j]:
+            last[j] -= 1
+
+
 @numba.njit(parallel=True, cache=True, error_model="numpy")
 def forward(times, order, counts, steps, weight, theta, leak, gain):
     """Times (batch, out), slopes dV/ds at them, and the place in the order of the last input before each, -1 for none.
 
     times (batch, in) in tau_s, +inf silent; theta (out,); weight (in, out) with columns up to a multiple of LANES.
-    Potentials that are above the threshold when the next input comes are solved together at the end, others at once.
     """
     batch, outputs = len(times), len(theta)
-    columns = weight.shape[1]
-    blocks = -(-columns // BLOCK)
+    items = batch * -(-weight.shape[1] // BLOCK)
     spikes = np.full((batch, outputs), math.inf)
     slopes = np.ones((batch, outputs))
     last = np.full((batch, outputs), -1, dtype=np.int32)
-    for item in numba.prange(batch * blocks):
-        b, low = item % batch, (item // batch) * BLOCK
-        high = min(low + BLOCK, columns)
-        size = min(high, outputs) - low
-        v, i, level = np.zeros(high - low), np.zeros(high - low), np.full(high - low, math.inf)
-        level[:size] = theta[low : low + size]
-        chosen, v0, i0, wait0 = np.empty(size, dtype=np.int32), np.empty(size), np.empty(size), np.empty(size)
-        waiting, several = size, 0
-        for k in range(counts[b]):
-            step = steps[b, k]
-            moved, wait, ends = step[MOVED], step[WAIT], k + 1 == counts[b]
-            if moved > 0.0:
-                kept, passed, left = decays(leak, gain, moved)
-                pass_on(v, i, kept, passed, left)
-            row = weight[order[b, k], low:high]
-            if wait <= 0.0:
-                for at in range(0, high - low, LANES):
-                    receive(v, i, at, row, step[TO_V], step[TO_I])
-                continue
-            for at in range(0, high - low, LANES):
-                near = receive_and_watch(v, i, level, at, row, step[TO_V], step[TO_I], step[OF_V], step[OF_I])
-                while near != np.uint64(0):
-                    j = at + trailing_zeros(near)
-                    near &= near - np.uint64(1)
-                    now_v, now_i = step[KEPT] * v[j] + step[PASSED] * i[j], step[LEFT] * i[j]
-                    if wait <= FAR and step[LATER_V] * v[j] + step[LATER_I] * i[j] >= level[j] > now_v:
-                        chosen[several], v0[several], i0[several], wait0[several] = j, now_v, now_i, wait
-                        several += 1
-                    else:
-                        s = crossing(leak, now_v, now_i, level[j])
-                        if s == math.inf or (s > wait and not ends):
-                            continue
-                        spikes[b, low + j] = times[b, order[b, k]] + s
-                        slopes[b, low + j] = gain * now_i * math.exp(-s) - leak * level[j]
-                    last[b, low + j] = k
-                    level[j] = math.inf
-                    waiting -= 1
-            if waiting == 0:
-                break
-        if several > 0:
-            wanted, s, left = np.empty(several), np.empty(several), np.empty(several)
-            rest, kept, passed = np.empty(several), np.empty(several), np.empty(several)
-            for m in range(several):
-                wanted[m] = theta[low + chosen[m]]
-            crossings(leak, gain, v0[:several], i0[:several], wanted, wait0[:several], s, left, rest, kept, passed)
-            for m in range(several):
-                j = low + chosen[m]
-                if not abs(rest[m]) < 1e-10:
-                    s[m] = min(crossing(leak, v0[m], i0[m], wanted[m]), wait0[m])
-                    left[m] = math.exp(-s[m])
-                spikes[b, j] = times[b, order[b, last[b, j]]] + s[m]
-                slopes[b, j] = gain * i0[m] * left[m] - leak * wanted[m]
-        for j in range(low, low + size):  # an input at the very time of the spike is not before it
-            while last[b, j] >= 0 and times[b, order[b, last[b, j]]] >= spikes[b, j]:
-                last[b, j] -= 1
+    for part in numba.prange(PARTS):
+        state, found, chosen = np.empty((3, BLOCK)), np.empty(9 * BLOCK), np.empty(BLOCK, dtype=np.int32)
+        for item in range(part, items, PARTS):
+            b, low = item % batch, (item // batch) * BLOCK
+            walk(
+                times[b], order[b], counts[b], steps[b], weight, low, theta, leak, gain, state, found, chosen,
+                spikes[b], slopes[b], last[b],
+            )  # fmt: skip
     return spikes, slopes, last
 
 

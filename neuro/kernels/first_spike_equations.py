@@ -64,42 +64,51 @@ def crossing(leak, v, i, theta):
     return max(-math.log(rest / i), 0.0) if rest > 0.0 else math.inf
 
 
+BLOCK = 64
+"""Neurons that are solved together at most."""
+
+# where `crossings` keeps what: parts of one array, since compilers vectorise loops over few arrays only
+V, CURRENT, THETA, WAIT, S, LEFT, REST, KEPT, PASSED = (BLOCK * part for part in range(9))
+
+
 @numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
-def decays_of_all(leak, s, kept, passed, left):
-    """As `decays`, of arrays, for 0 <= s <= 2: by series and squaring, without a branch, so that vectors do it."""
-    for j in range(len(s)):
-        h = s[j] / -64.0
+def decays_of_all(leak, w, count):
+    """As `decays` of the times in S, 0 <= s <= 2, to KEPT, PASSED, LEFT: by series and squaring, without a branch."""
+    for j in range(count):
+        h = w[S + j] / -64.0
         part = 1.0 + h * (1.0 + h * (1 / 2 + h * (1 / 6 + h * (1 / 24 + h * (1 / 120 + h * (1 / 720 + h / 5040))))))
         part *= part
         part *= part
         part *= part
         part *= part
-        kept[j] = part * part
-        left[j] = kept[j] * kept[j]
+        half = part * part
+        w[KEPT + j], w[LEFT + j] = half, half * half
     if leak == 1.0:
-        for j in range(len(s)):
-            kept[j], passed[j] = left[j], s[j] * left[j]
+        for j in range(count):
+            w[KEPT + j], w[PASSED + j] = w[LEFT + j], w[S + j] * w[LEFT + j]
     elif leak == 0.5:
-        for j in range(len(s)):
-            passed[j] = kept[j] - left[j]
+        for j in range(count):
+            w[PASSED + j] = w[KEPT + j] - w[LEFT + j]
     else:
-        for j in range(len(s)):
-            kept[j], passed[j] = 1.0, 1.0 - left[j]
+        for j in range(count):
+            w[KEPT + j], w[PASSED + j] = 1.0, 1.0 - w[LEFT + j]
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
-def crossings(leak, gain, v, i, theta, wait, s, left, step, kept, passed):
-    """As `crossing` for arrays whose V(0) < theta <= V(wait), wait <= 2: fills s, left and the last step of s.
+def crossings(leak, gain, w, count):
+    """As `crossing` for the V, CURRENT, THETA in w with V(0) < theta <= V(wait), wait <= 2; to S, with exp(-s) to LEFT.
 
-    Halley's iteration from where the tangent at 0 crosses. Where the last step is not tiny s is not the solution yet.
+    Halley's iteration from where the tangent at 0 crosses; its last step goes to REST. Where that is not tiny s is not
+    the solution yet.
     """
-    for j in range(len(v)):
-        s[j] = (theta[j] - v[j]) / (gain * i[j] - leak * v[j])
+    for j in range(count):
+        w[S + j] = (w[THETA + j] - w[V + j]) / (gain * w[CURRENT + j] - leak * w[V + j])
     for _ in range(3):
-        decays_of_all(leak, s, kept, passed, left)
-        for j in range(len(v)):
-            above = kept[j] * v[j] + passed[j] * i[j] - theta[j]
-            slope = gain * left[j] * i[j] - leak * (above + theta[j])
-            bend = -gain * left[j] * i[j] - leak * slope
-            step[j] = 2.0 * above * slope / (2.0 * slope * slope - above * bend)
-            s[j] = min(max(s[j] - step[j], 0.0), wait[j])
+        decays_of_all(leak, w, count)
+        for j in range(count):
+            above = w[KEPT + j] * w[V + j] + w[PASSED + j] * w[CURRENT + j] - w[THETA + j]
+            slope = gain * w[LEFT + j] * w[CURRENT + j] - leak * (above + w[THETA + j])
+            bend = -gain * w[LEFT + j] * w[CURRENT + j] - leak * slope
+            step = 2.0 * above * slope / (2.0 * slope * slope - above * bend)
+            w[REST + j] = step
+            w[S + j] = min(max(w[S + j] - step, 0.0), w[WAIT + j])
