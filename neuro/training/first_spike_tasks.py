@@ -28,9 +28,9 @@ LATEST = 10.0
 class FirstSpikeCoding:
     """How a task is learnt by neurons that fire once: a value of `Task.plan`.
 
-    Points of the plane have a bias spike; pixels that are 0 stay silent, and weights start smaller, as there are more
-    of them. The first weights follow from torch's global generator, which `planned` seeds. gradient_limit: see
-    `neuro.first_spike.gradient_limit`.
+    Points of the plane have a bias spike; pixels of images all spike, the dark ones together at the end, and weights
+    start smaller, as there are more of them. The first weights follow from torch's global generator, which `planned`
+    seeds. gradient_limit: see `neuro.first_spike.gradient_limit`.
     """
 
     hidden: int = 120
@@ -50,9 +50,7 @@ class FirstSpikeCoding:
             raise ParameterError(f"first-spike coding needs samples of fixed size and classes, got {split!r}")
         inputs = math.prod(split.features)
         image = len(split.features) > 1
-        options: dict = (
-            {"silent_below": 0.0, "bias": None, "means": (0.03, 0.15), "deviations": (0.1, 0.3)} if image else {}
-        )
+        options: dict = {"bias": None, "means": (0.05, 0.15), "deviations": (0.3, 0.3)} if image else {}
         network = first_spike_network(
             inputs, self.hidden, len(split.classes), membrane=self.membrane, delays=self.delays,
             seed=int(torch.randint(2**31, ())), latest=LATEST, shape=split.features, **options,

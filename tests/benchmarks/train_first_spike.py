@@ -22,8 +22,10 @@ import torch
 from torch import Tensor, nn
 
 from converters import FirstSpike, convert
+from hardware_targets import price
 from neuro import Network, datasets, save, trace
 from neuro.datasets import Split
+from neuro.first_spike.published import EnergyTable, Modelled
 from neuro.first_spike.run import run_clocked, run_events
 from neuro.graph import Graph
 from neuro.training import accuracy, fit
@@ -58,9 +60,7 @@ SETTINGS = {
     "yin-yang": Setting("yin-yang", 120, 200, 100, {"membrane": "double"}),
     "yin-yang-delays": Setting("yin-yang", 30, 300, 100, {"membrane": "double", "delays": "synaptic"}),
     "mnist": Setting(
-        "mnist", 350, 30, 128,
-        {"silent_below": 0.0, "bias": None, "means": (0.05, 0.15), "deviations": (0.3, 0.3)},
-        noise=0.3,
+        "mnist", 350, 30, 128, {"membrane": "double", "bias": None, "means": (0.05, 0.15), "deviations": (0.3, 0.3)},
     ),
 }  # fmt: skip
 
@@ -89,26 +89,37 @@ def closed_form(setting: Setting, split: Split, seed: int, kept: Path, look: boo
     seconds = time.process_time() - start
     graph = network.eval().graph
     save(graph, kept.with_suffix(".h5"))
-    return Found(
-        history.best.validation_accuracy or 0.0,
-        accuracy(network, split.test_x, split.test_y, loss=loss) if look else None,
-        seconds,
-        without_clock(graph, split.validation_x[:COMPARED]),
-    )
+    validation = history.best.validation_accuracy or 0.0
+    test = accuracy(network, split.test_x, split.test_y, loss=loss) if look else None
+    spikes = without_clock(graph, split.validation_x[:COMPARED], validation if test is None else test)
+    return Found(validation, test, seconds, spikes)
 
 
-def without_clock(graph: Graph, x: Tensor) -> float:
-    """Compare event-driven and clocked decisions; spikes per neuron (hidden and output) until the decision."""
-    found = run_events(graph, x)
+def without_clock(graph: Graph, x: Tensor, right: float) -> float:
+    """Compare event-driven and clocked decisions and their energy; spikes per neuron until the decision.
+
+    right: the accuracy to print in the table. Hidden and output neurons count.
+    """
+    runs = {"event by event": run_events(graph, x)}
+    decided = runs["event by event"].outputs.argmax(1)
     for dt in RESOLUTIONS:
-        same = run_clocked(graph, x, dt).outputs.argmax(1) == found.outputs.argmax(1)
+        clocked = run_clocked(graph, x, dt)
+        same = clocked.outputs.argmax(1) == decided
         print(f"  ticks of {dt} tau: {int(same.sum())} of {len(x)} decisions as without a clock", flush=True)
         if bool(same.all()):
+            runs[f"in ticks of {dt} tau"] = clocked
             break
-    layers = [
-        times for name, times in found.recordings["times"].items() if graph.nodes[name].kind == "TimeToFirstSpike"
-    ]
-    return sum(int(torch.isfinite(times).sum()) for times in layers) / sum(times.numel() for times in layers)
+    modelled = (
+        Modelled(
+            f"this network, {how}", graph.name, right, price(run.counts, "45nm").per_sample,
+            "arithmetic only, 45 nm, until the decision", "counts x 45nm.toml",
+        )
+        for how, run in runs.items()
+    )  # fmt: skip
+    print(EnergyTable(tuple(modelled)), flush=True)
+    times = runs["event by event"].recordings["times"]
+    layers = [times[name] for name, node in graph.nodes.items() if node.kind == "TimeToFirstSpike"]
+    return sum(int(torch.isfinite(found).sum()) for found in layers) / sum(found.numel() for found in layers)
 
 
 def convolutional() -> nn.Module:
