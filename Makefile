@@ -59,7 +59,7 @@ suite: setup
 test: lint types suite
 
 benchmarks: setup
-	@for script in loihi truenorth; do echo "== $$script"; PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_$$script.py || exit 1; done
+	@for script in loihi truenorth place; do echo "== $$script"; PYTHONPATH=. $(BIN)/python tests/benchmarks/bench_$$script.py || exit 1; done
 
 # Needs CIFAR-10 (DATA=folder) and trains a ResNet-20 first; PEER=python is an interpreter that has spikingjelly 2.0.
 benchmarks-conversion: setup

@@ -6,6 +6,7 @@ that read it before these are quantised; an offset never becomes a spike and end
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -14,7 +15,19 @@ from torch import Tensor
 from converters.scales import channel_shape, compressed, move_scales, padded_factor
 from neuro.errors import UnsupportedNode
 from neuro.graph import Shape
-from neuro.nodes import Add, Affine, AvgPool, Concat, Conv, ConvTranspose, MaxPool, Pad, Scale
+from neuro.nodes import (
+    Add,
+    Affine,
+    AvgPool,
+    Concat,
+    Conv,
+    ConvTranspose,
+    MaxPool,
+    Pad,
+    Quantise,
+    Scale,
+    Staircase,
+)
 from neuro.rewrite import Builder
 
 FINE = 64
@@ -38,10 +51,13 @@ class Sum:
 
 
 class Integers:
-    """The integer form of a network under construction: one `Sum` for every node of the plain network done so far."""
+    """The integer form of a network under construction: one `Sum` for every node of the plain network done so far.
 
-    def __init__(self, builder: Builder, weight_bits: int) -> None:
-        self.builder = builder
+    largest_sum: no weighted sum gets a span beyond it, whatever the input: channels that could take coarser steps.
+    """
+
+    def __init__(self, builder: Builder, weight_bits: int, largest_sum: float = math.inf) -> None:
+        self.builder, self.largest_sum = builder, largest_sum
         self.top = 2 ** (weight_bits - 1) - 1
         self.known: dict[str, Sum] = {}
 
@@ -71,8 +87,29 @@ class Integers:
         single = ((weight == 0) | (weight.abs() == weight.abs().amax(1, keepdim=True))).all(1)
         step = torch.where(largest > 0, largest, largest.new_ones(())) / torch.where(single, 1, self.top)
         step = torch.maximum(step, offset / LARGEST_BIAS)
+        if math.isfinite(self.largest_sum):
+            readers = self.builder.graph.targets[name]
+            summands = [
+                len(self.builder.graph.sources[r]) for r in readers if isinstance(self.builder.graph.nodes[r], Add)
+            ]
+            span = weight.abs().sum(1).double() * self.span(found.alias) * max(summands, default=1)
+            step = torch.maximum(step, span / self.largest_sum)
         dimensions = found.offset.ndim
         return step.reshape(*(1,) * (dimensions - 1), -1) if last else channel_shape(step, found.offset.shape)
+
+    def span(self, alias: str) -> float:
+        """How far apart the integers of a node of the new network can lie, 0 among them."""
+        node = self.builder.nodes[alias]
+        if isinstance(node, Quantise):
+            return max(node.high, 0) - min(node.low, 0)
+        if isinstance(node, Staircase):
+            return node.levels
+        given = [self.span(source) for source in self.builder.sources[alias]]
+        if isinstance(node, Affine | Conv | ConvTranspose):
+            return given[0] * float(node.by_output().abs().double().sum(1).max())
+        if isinstance(node, Scale):
+            return given[0] * float(node.factor.abs().max())
+        return sum(given) if isinstance(node, Add) else max(given)
 
     def uniform(self, name: str) -> Sum:
         """The integers of a plain node on one scale for all elements."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hardware_targets.chip import Chip
+from hardware_targets.count_windows import counts_in_windows, entries, lower_windows
 from hardware_targets.demand import Demand, graph_demand, program_demand
+from hardware_targets.first_spikes import lower_first_spikes, speaks_by_first_spikes
 from hardware_targets.loihi.program import Program
 from hardware_targets.place import allocate, require_loihi
 from hardware_targets.placement import NETWORK, Placement, Violation, core_limits
+from hardware_targets.schedule import Schedule, schedule
+from hardware_targets.spike_times import SpikeTimes, lower_spike_times, tells_time
 from neuro.errors import ParameterError
 from neuro.graph import Graph
 from neuro.shown import Sheet, Shown
@@ -78,6 +82,8 @@ def check(network: Graph | Program | Demand, chip: Chip, *, weight_bits: int | N
     stay so and take no synapse (kernels are kept whole). A quantised network may have more zeros, hence need less.
     Raises UnsupportedNode, listing all, for nodes that have no form on a chip.
     """
+    if chip.family == "truenorth":
+        return _of_small_cores(network, chip, weight_bits)
     require_loihi(chip)
     widest = max(chip.choices("weight_bits"))
     if weight_bits is not None and (isinstance(weight_bits, bool) or not 1 <= weight_bits <= 32):
@@ -88,12 +94,38 @@ def check(network: Graph | Program | Demand, chip: Chip, *, weight_bits: int | N
         case Program():
             demand = program_demand(network)
         case Graph():
-            demand = graph_demand(network, weight_bits or widest, str(chip.choices("reset_modes")[0]))
+            demand = _of_graph(network, chip, weight_bits or widest)
         case _:
             raise ParameterError(f"check takes a Graph or an integer program, got {type(network).__name__}")
     placement, violations = allocate(demand, chip)
     resources = _resources(placement)
     return Fit(demand.name, chip, violations, resources, _tightest(placement, violations, resources), placement)
+
+
+def _of_small_cores(network: object, chip: Chip, weight_bits: int | None) -> Fit:
+    from hardware_targets.truenorth.fitting import check_cores  # its Fit is a kind of this one
+    from hardware_targets.truenorth.program import CoreProgram
+
+    if weight_bits is not None:
+        raise ParameterError(f"chip {chip.name!r} has few weights of any width: leave weight_bits out")
+    if not isinstance(network, Graph | CoreProgram):
+        raise ParameterError(f"check takes a Graph or a compiled program, got {type(network).__name__}")
+    return check_cores(network if isinstance(network, Graph) else network.graph, chip)
+
+
+def _of_graph(graph: Graph, chip: Chip, weight_bits: int) -> Demand:
+    """What a network asks for, from its shapes; where it fires by a schedule, from the integers that this takes."""
+    plan: Schedule | SpikeTimes
+    if counts_in_windows(graph):
+        plan = schedule(lower_windows(graph), entries(graph), chip)
+    elif speaks_by_first_spikes(graph):
+        found = lower_first_spikes(graph, 1 / 255, 0, 255, weight_bits)
+        plan = schedule(found.populations, found.entries, chip)
+    elif tells_time(graph):
+        plan = lower_spike_times(graph, chip, weight_bits, None)
+    else:
+        return graph_demand(graph, weight_bits, str(chip.choices("reset_modes")[0]))
+    return replace(program_demand(plan.integers), name=graph.name)
 
 
 def _resources(placement: Placement) -> tuple[Resource, ...]:

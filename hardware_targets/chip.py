@@ -125,8 +125,16 @@ class Chip(Shown):
             for name, quantity in getattr(self, section).items()
         ]
 
+    @property
+    def sureness(self) -> str:
+        """How many of the chip's numbers are known in which way, in one line."""
+        statuses = [status for *_, status, _ in self.rows()]
+        found = ", ".join(f"{statuses.count(status)} {status}" for status in STATUSES if status in statuses)
+        return f"{len(statuses)} numbers: {found or 'none'}. What is not listed is unknown, never zero."
+
     def sheet(self) -> Sheet:
-        return self.title, ("", "quantity", "value", "status", "source"), self.rows(), self.notes
+        notes = (*self.notes, self.sureness)
+        return self.title, ("", "quantity", "value", "status", "source"), self.rows(), notes
 
 
 def chips() -> tuple[str, ...]:

@@ -9,14 +9,26 @@ from numpy.typing import NDArray
 
 from hardware_targets.chip import Chip
 from hardware_targets.core_needs import CoreNeeds, reached_sources
-from hardware_targets.demand import Demand
+from hardware_targets.demand import Demand, Kernel
+from hardware_targets.orders import bands, by_position, by_rate, by_source
 from hardware_targets.placement import NETWORK, REMEDIES, Slice, Violation
+
+SMALLEST_BLOCK = 4
+"""Channels of a position that stay on one core at least: smaller blocks repeat the same sources on more cores."""
+
+Rates = Mapping[str, NDArray[np.float64]] | None
+"""Spikes of every neuron or input (size,), by the name of its part, in any unit of time; None takes them as equal."""
 
 
 def cut(
-    demand: Demand, chip: Chip, allowed: Mapping[str, Mapping[str, int]]
+    demand: Demand,
+    chip: Chip,
+    allowed: Mapping[str, Mapping[str, int]],
+    rates: Rates = None,
+    sequential: bool = False,
 ) -> tuple[dict[str, list[Slice]], list[Violation]]:
     """Long slices that keep the limits, targets before sources, so that output axons are known when they are needed.
+    `sequential` takes the neurons in the order of their numbers, as a mapper without a notion of traffic does.
 
     In a loop some targets are cut later than their sources; then all is cut again until nothing changes.
     """
@@ -34,7 +46,7 @@ def cut(
             if "out_axons" in limits and copies.max() > limits["out_axons"]:
                 most, available = int(copies.max()), limits.pop("out_axons")
                 stuck.append(Violation(population.name, None, "out_axons", most, available, REMEDIES["out_axons"]))
-            slices[population.name] = _best_slices(needs, limits)
+            slices[population.name] = _best_slices(needs, limits, rates, sequential)
         acyclic = not before and _is_ordered(demand)
         if acyclic or before == {name: [p.neurons.tobytes() for p in pieces] for name, pieces in slices.items()}:
             return slices, stuck
@@ -47,33 +59,50 @@ def _is_ordered(demand: Demand) -> bool:
     return all(rank.get(link.source, -1) < rank[link.target] for link in demand.links)
 
 
-def _best_slices(needs: CoreNeeds, limits: Mapping[str, int]) -> list[Slice]:
-    """The fewest slices over a few orders of the neurons: as they are, or neurons that read the same sources together.
-
-    Behind a convolution the latter keeps all channels of a few positions on one core, so that their common sources pay
-    one axon; in blocks of channels where kernels or thresholds of all do not fit.
-    """
-    size = needs.population.size
-    first = np.zeros(size, np.int64)
-    for link in needs.demand.into(needs.population.name)[:1]:
-        first = link.reach.first()
-    together = np.argsort(first, kind="stable")
-    starts = np.flatnonzero(np.diff(first[together], prepend=-1))
-    rank = np.empty(size, np.int64)
-    rank[together] = np.arange(size) - np.repeat(starts, np.diff(np.append(starts, size)))
+def _best_slices(needs: CoreNeeds, limits: Mapping[str, int], rates: Rates, sequential: bool) -> list[Slice]:
+    """The fewest slices over a few orders of the neurons; of equally many, those that cause the fewest packets."""
+    population = needs.population
+    links = needs.demand.into(population.name)
     best: list[Slice] = []
-    block = int(rank.max()) + 1
-    kinds = limits.get("threshold_formats", size)
-    if len(np.unique(needs.population.thresholds)) > kinds:
-        block = min(block, kinds)
-    while block >= 4 and len(starts) > 1:
-        order = np.lexsort((np.arange(size), first, rank // block))
-        tried = _slices(needs, order, limits, len(best) - 1 if best else size)
-        if best and not tried:
-            break
-        best = tried
-        block //= 2
-    return _slices(needs, np.arange(size), limits, len(best) or size) or best
+    least = (np.inf, np.inf)
+
+    def improves(order: NDArray[np.int64]) -> bool:
+        nonlocal best, least
+        tried = _slices(needs, order, limits, len(best) or population.size)
+        traffic = _traffic(needs.demand, tried, rates)
+        if not tried or (len(tried) == len(best) and traffic >= least):
+            return False
+        best, least = tried, traffic
+        return True
+
+    kernel = next((link.reach for link in links if isinstance(link.reach, Kernel)), None)
+    if kernel is not None and not sequential:
+        kinds = limits.get("threshold_formats", population.size)
+        block = len(kernel.channels)
+        if len(np.unique(population.thresholds)) > kinds:
+            block = min(block, kinds)
+        chosen = [band for band in bands(kernel) if improves(by_position(kernel, band, block))][-1]
+        while block // 2 >= SMALLEST_BLOCK and improves(by_position(kernel, chosen, block // 2)):
+            block //= 2
+    improves(np.arange(population.size))
+    if kernel is None and not sequential:
+        own = None if rates is None else rates[population.name]
+        for order in (*(by_source(links[0].reach) if links else ()), *by_rate(own)):
+            improves(order)
+    return best
+
+
+def _traffic(demand: Demand, slices: list[Slice], rates: Rates) -> tuple[float, float]:
+    """Packets that arrive at the slices, to one per cent, and how evenly the slices send: the smaller the better."""
+    arriving = 0.0
+    for piece in slices:
+        for source, mask in reached_sources(demand, piece).items():
+            arriving += float(mask.sum() if rates is None else np.asarray(rates[source])[mask].sum())
+    packets = round(float(np.log1p(arriving)), 2)
+    if rates is None:
+        return packets, 0.0
+    sent = [float(np.asarray(rates[piece.population])[piece.neurons].sum()) for piece in slices]
+    return packets, -float(np.square(sent).sum())
 
 
 def _slices(needs: CoreNeeds, order: NDArray[np.int64], limits: Mapping[str, int], most: int) -> list[Slice]:

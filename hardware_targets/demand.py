@@ -16,7 +16,8 @@ import scipy.sparse as sp
 import torch
 from numpy.typing import NDArray
 
-from hardware_targets.loihi.program import Connection, Conv2d, Dense, Program, Sparse
+from hardware_targets.loihi.program import Connection, Conv2d, Dense, Neurons, Program, Sparse
+from hardware_targets.loihi.program import Population as LIFPopulation
 from hardware_targets.lower import Layer, Path, lower
 from neuro.errors import ParameterError
 from neuro.graph import Graph, Node
@@ -52,6 +53,26 @@ class Listed:
         starts = self.matrix.indptr[:-1]
         padded = np.append(self.matrix.indices, 0)
         return np.where(self.fan_in() > 0, padded[starts], 0)
+
+
+@dataclass(frozen=True, eq=False)
+class AllBut:
+    """All to all but for a few pairs: `mask` (targets, sources), True where there is a synapse."""
+
+    mask: NDArray[np.bool_]
+
+    @cached_property
+    def _holes(self) -> Listed:
+        return Listed(sp.csr_array(~self.mask))
+
+    def synapses(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
+        return len(targets) - self._holes.synapses(targets)
+
+    def fan_in(self) -> NDArray[np.int64]:
+        return self.mask.shape[1] - self._holes.fan_in()
+
+    def first(self) -> NDArray[np.int64]:
+        return self.mask.argmax(axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,15 +169,19 @@ class Demand:
 
 def program_demand(program: Program) -> Demand:
     """What an integer program asks for. Zero weights of matrices take no synapse, those of kernels do."""
-    populations = tuple(
-        Population(p.name, p.size, p.reset, _classes(np.zeros(p.size) if p.reset == "none" else np.asarray(p.vth)))
-        for p in program.populations
-    )
+    populations = tuple(Population(p.name, p.size, *_firing(p)) for p in program.populations)
     links = tuple(
         Link(c.source, c.target, _reach(c), c.num_weight_bits, c.weight_exp, c.max_delay, c.num_message_bits)
         for c in program.connections
     )
     return Demand("program", {part.name: part.size for part in program.inputs}, populations, links)
+
+
+def _firing(neurons: Neurons) -> tuple[str, NDArray[np.int64]]:
+    """Reset mode and threshold class of every neuron. What never fires or runs as microcode needs neither."""
+    if isinstance(neurons, LIFPopulation) and neurons.reset != "none":
+        return neurons.reset, _classes(np.asarray(neurons.vth))
+    return "none", _classes(np.zeros(neurons.size))
 
 
 def graph_demand(graph: Graph, weight_bits: int, reset: str) -> Demand:
@@ -212,6 +237,8 @@ def _classes(values: NDArray) -> NDArray[np.int64]:
 
 
 def _path_reach(path: Path, delay: int) -> Reach:
+    if path.affine is not None:
+        return _table((path.affine.weight != 0).numpy())
     if path.conv is None or delay:
         return Listed(_nonzero(path.as_matrix()))
     conv = path.conv
@@ -223,7 +250,7 @@ def _path_reach(path: Path, delay: int) -> Reach:
 def _reach(connection: Connection) -> Reach:
     match connection:
         case Dense():
-            return Listed(_nonzero(sp.csr_array(connection.effective_weights)))
+            return _table(connection.effective_weights != 0)
         case Sparse():
             entries = (connection.effective_weights, (connection.rows, connection.columns))
             return Listed(_nonzero(sp.csr_array(entries, shape=connection.shape)))
@@ -232,6 +259,10 @@ def _reach(connection: Connection) -> Reach:
             geometry = (connection.stride, connection.padding, connection.dilation)
             return _kernel(connection.input_shape, connection.output_shape, kernel, *geometry, connection.groups)  # type: ignore[arg-type]
     raise ParameterError(f"Connection {connection.name!r}: {type(connection).__name__} cannot be placed")
+
+
+def _table(mask: NDArray[np.bool_]) -> Reach:
+    return AllBut(mask) if 2 * np.count_nonzero(mask) > mask.size else Listed(_nonzero(sp.csr_array(mask)))
 
 
 def _nonzero(matrix: sp.csr_array) -> sp.csr_array:

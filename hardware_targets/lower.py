@@ -44,8 +44,8 @@ LINEAR = (Affine, Conv, ConvTranspose, Scale, AvgPool, Reshape, Permute, Pad, Sl
 class Path:
     """The linear map from one population (or input) to another.
 
-    `conv` is set where the map is one convolution, whose kernel the neurons share; `matrix` (targets, sources) always
-    can be made from it.
+    `conv` is set where the map is one convolution, whose kernel the neurons share, and `affine` where it is one matrix
+    as it stands; `matrix` (targets, sources) always can be made from them.
     """
 
     source: str
@@ -53,8 +53,11 @@ class Path:
     conv: Conv | None
     input_shape: Shape
     matrix: sp.csr_array | None
+    affine: Affine | None = None
 
     def as_matrix(self) -> sp.csr_array:
+        if self.affine is not None:
+            return matrix_of(self.affine, (math.prod(self.input_shape),))
         return matrix_of(self.conv, self.input_shape) if self.matrix is None else self.matrix  # type: ignore[arg-type]
 
 
@@ -91,9 +94,9 @@ def lower(graph: Graph) -> tuple[Layer, ...]:
     for name, node in graph.nodes.items():
         if isinstance(node, Neuron):
             (entry,) = graph.sources[name]
-            paths = _paths(graph, entry, name)
+            paths = paths_of(graph, entry, name)
             level[name] = 1 + max((level[path.source] for path in paths), default=0)
-            layers.append(Layer(name, node, graph.shapes[name], paths, _offset(graph, entry), level[name]))
+            layers.append(Layer(name, node, graph.shapes[name], paths, offset_of(graph, entry), level[name]))
     return tuple(layers)
 
 
@@ -118,17 +121,20 @@ def _ends(graph: Graph, name: str) -> bool:
     return isinstance(graph.nodes[name], Neuron | Input)
 
 
-def _paths(graph: Graph, entry: str, target: str) -> tuple[Path, ...]:
+def paths_of(graph: Graph, entry: str, target: str) -> tuple[Path, ...]:
     chain = _only_conv(graph, entry)
     if chain is not None:
         source, conv, shape = chain
         return (Path(source, target, conv, shape, None),)
+    plain = _only_affine(graph, entry)
+    if plain is not None:
+        return (Path(plain[0], target, None, graph.shapes[plain[0]], None, plain[1]),)
     if isinstance(graph.nodes[entry], Add):
-        branches = [_paths(graph, source, target) for source in graph.sources[entry]]
+        branches = [paths_of(graph, source, target) for source in graph.sources[entry]]
         sources = [path.source for branch in branches for path in branch]
         if len(set(sources)) == len(sources):
             return tuple(path for branch in branches for path in branch)
-    matrices = _matrices(graph, entry, {})
+    matrices = matrices_of(graph, entry, {})
     return tuple(
         Path(source, target, None, graph.shapes[source], matrix) for source, matrix in matrices.items() if matrix.nnz
     )
@@ -151,6 +157,17 @@ def _only_conv(graph: Graph, entry: str) -> tuple[str, Conv, Shape] | None:
         merged = _pooled_conv(pool, node, graph.shapes[first])
         return None if merged is None else (first, merged, graph.shapes[first])
     return None
+
+
+def _only_affine(graph: Graph, entry: str) -> tuple[str, Affine] | None:
+    """Source and matrix, where `entry` is one matrix that reads a flattened population: nothing to multiply out."""
+    node = graph.nodes[entry]
+    if not isinstance(node, Affine) or len(graph.shapes[graph.sources[entry][0]]) != 1:
+        return None
+    (source,) = graph.sources[entry]
+    while isinstance(graph.nodes[source], Reshape):
+        (source,) = graph.sources[source]
+    return (source, node) if _ends(graph, source) and bool(node.weight.any()) else None
 
 
 def _pooled_conv(pool: AvgPool, conv: Conv, shape: Shape) -> Conv | None:
@@ -178,13 +195,13 @@ def _pooled_conv(pool: AvgPool, conv: Conv, shape: Shape) -> Conv | None:
     return merged if same else None
 
 
-def _matrices(graph: Graph, name: str, known: dict[str, Mapping[str, sp.csr_array]]) -> Mapping[str, sp.csr_array]:
+def matrices_of(graph: Graph, name: str, known: dict[str, Mapping[str, sp.csr_array]]) -> Mapping[str, sp.csr_array]:
     """For every population or input that `name` reads: the matrix from it to the output of `name`."""
     if _ends(graph, name):
         return {name: sp.eye_array(math.prod(graph.shapes[name]), format="csr")}
     if name not in known:
         node, given = graph.nodes[name], graph.sources[name]
-        parts = [_matrices(graph, source, known) for source in given]
+        parts = [matrices_of(graph, source, known) for source in given]
         result: dict[str, sp.csr_array] = {}
         for number, part in enumerate(parts):
             block = _block(node, number, [graph.shapes[source] for source in given])
@@ -283,7 +300,7 @@ def _(node: ConvTranspose, shape: Shape) -> sp.csr_array:
     return sp.csr_array(matrix_of(forth, node.output_shape(shape)).T[:, inside])
 
 
-def _offset(graph: Graph, entry: str) -> np.ndarray:
+def offset_of(graph: Graph, entry: str) -> np.ndarray:
     """The constant current that arrives at `entry` when every population and input is silent, flattened."""
     values: dict[str, Tensor] = {}
 

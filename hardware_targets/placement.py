@@ -75,7 +75,7 @@ class Slice:
 
 @dataclass(frozen=True, eq=False)
 class Core:
-    """A core in use: its slices and how much of every resource they take."""
+    """A core in use: its number on the chip, its slices, and how much of every resource they take."""
 
     number: int
     slices: tuple[Slice, ...]
@@ -84,10 +84,10 @@ class Core:
 
 @dataclass(frozen=True, eq=False)
 class Placement(Shown):
-    """Where every neuron lives. `reach[part]` (size, cores) is True where a spike of a neuron or input goes to a core.
+    """Where every neuron lives. `reach[part]` (size, cores in use) is True where a spike of a neuron or input goes.
 
-    Cores are numbered row by row over the tiles of the mesh (`cores_per_tile` on each), chips side by side. Inputs
-    enter at tile (0, 0).
+    The cores of a chip are numbered row by row over the tiles of the mesh (`cores_per_tile` on each), chips side by
+    side. Inputs enter at tile (0, 0) of the first.
     """
 
     chip: Chip
@@ -96,7 +96,7 @@ class Placement(Shown):
 
     @cached_property
     def homes(self) -> Mapping[str, NDArray[np.int64]]:
-        """The core of every neuron by population, (size,)."""
+        """The number of the core of every neuron by population, (size,); -1 for inputs."""
         homes = {name: np.full(len(reach), -1) for name, reach in self.reach.items()}
         for core in self.cores:
             for piece in core.slices:
@@ -106,14 +106,7 @@ class Placement(Shown):
     @cached_property
     def tiles(self) -> NDArray[np.int64]:
         """Column and row of the tile of every core in use, (cores, 2)."""
-        width, height = self.chip.limit("mesh_width"), self.chip.limit("mesh_height")
-        chip, core = np.divmod(np.arange(len(self.cores)), self.chip.limit("cores"))
-        row, column = np.divmod(core // self.chip.limit("cores_per_tile"), width)
-        if len(row) and row.max() >= height:
-            raise ParameterError(
-                f"chip {self.chip.name!r}: its mesh of {width} x {height} tiles does not hold its cores"
-            )
-        return np.stack([column + chip * width, row], 1)
+        return tiles_of(self.chip, np.array([core.number for core in self.cores], np.int64))
 
     @cached_property
     def distances(self) -> Mapping[str, NDArray[np.int64]]:
@@ -121,8 +114,11 @@ class Placement(Shown):
         found = {}
         for name, reach in self.reach.items():
             home = self.homes[name]
-            start = np.where(home[:, None] >= 0, self.tiles[home], 0)
-            found[name] = (np.abs(start[:, None, :] - self.tiles[None]).sum(2) * reach).sum(1)
+            found[name] = np.zeros(len(reach), np.int64)
+            for number in np.unique(home):
+                start = tiles_of(self.chip, np.array([max(number, 0)]))
+                away = np.abs(self.tiles - start).sum(1)
+                found[name][home == number] = reach[home == number] @ away
         return found
 
     def packets(self, spikes: Mapping[str, ArrayLike]) -> int:
@@ -159,7 +155,18 @@ class Placement(Shown):
         return f"{len(self.cores)} of {total} cores of {self.chip.title}"
 
     def sheet(self) -> Sheet:
-        return self.title, ("core", "neurons of", *core_limits(self.chip)), self.rows(), ()
+        note = "Inputs enter at tile (0, 0); a spike is one packet for every core that it goes to."
+        return self.title, ("core", "neurons of", *core_limits(self.chip)), self.rows(), (note,)
+
+
+def tiles_of(chip: Chip, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Column and row of the tiles of cores, (cores, 2); columns run on from chip to chip."""
+    width, height = chip.limit("mesh_width"), chip.limit("mesh_height")
+    which, core = np.divmod(numbers, chip.limit("cores"))
+    row, column = np.divmod(core // chip.limit("cores_per_tile"), width)
+    if row.size and row.max() >= height:
+        raise ParameterError(f"chip {chip.name!r}: its mesh of {width} x {height} tiles does not hold its cores")
+    return np.stack([column + which * width, row], 1)
 
 
 def core_limits(chip: Chip) -> dict[str, int]:

@@ -6,7 +6,7 @@ sure price.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -28,9 +28,10 @@ ACCESS_BITS = 64
 class Bill(Shown):
     """What `samples` inferences cost by one table.
 
-    `joules` and `provenance` share their keys, the causes. `seconds` is the latency of one inference where the table
-    knows a tick. `separate` holds joules that no event causes (idle power, host), in no total; None says that nobody
-    knows them.
+    `joules` and `provenance` share their keys, the causes; `events` says how often each happened. `seconds` is the
+    latency of one inference where the table knows a tick. `separate` holds joules that no event causes (idle power,
+    host), in no total; None says that nobody knows them. `work` holds seconds, by cause, where the table knows how long
+    an event takes: what one core would need for all of them, and the barriers, which all cores wait for together.
     """
 
     table: str
@@ -40,9 +41,11 @@ class Bill(Shown):
     seconds: float | None = None
     separate: Mapping[str, float | None] = field(default_factory=dict)
     assumptions: tuple[str, ...] = ()
+    events: Mapping[str, int] = field(default_factory=dict)
+    work: Mapping[str, Quantity] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("joules", "provenance", "separate"):
+        for name in ("joules", "provenance", "separate", "events", "work"):
             object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
 
     @property
@@ -60,22 +63,40 @@ class Bill(Shown):
         """How sure the least sure price is that was used."""
         return worst(self.provenance[cause].status for cause, joules in self.joules.items() if joules > 0)
 
-    def rows(self) -> list[tuple[str, str, str, str, str]]:
-        """Cause, joules per sample, price, status and source."""
-        rows: list[tuple[str, str, str, str, str]] = [
-            (cause, engineering(joules / self.samples, "J"), str(price), price.status, price.source)
-            for cause, joules in self.joules.items()
-            for price in (self.provenance[cause],)
-        ]
-        rows.append(("total", engineering(self.per_sample, "J"), "", self.status, self.table))
-        for cause, joules_ in self.separate.items():
-            amount = "unknown" if joules_ is None else engineering(joules_ / self.samples, "J")
-            rows.append((cause, amount, "", "", "not in the total"))
+    def time_of(self, cause: str) -> float | None:
+        """Seconds of work of one cause in one inference; None where the table does not say."""
+        if cause not in self.work:
+            return None
+        return self.events[cause] * self.work[cause].in_base("s") / self.samples
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Cause, events, joules and seconds of work per sample, price, status and source."""
+        rows: list[tuple[str, ...]] = []
+        for cause in dict.fromkeys((*self.joules, *self.work)):
+            priced, timed = self.provenance.get(cause), self.work.get(cause)
+            known = [quantity for quantity in (priced, timed) if quantity is not None]
+            price = " and ".join(map(str, known))
+            sources = "; ".join(dict.fromkeys(quantity.source for quantity in known))
+            spent = "unknown" if priced is None else engineering(self.joules[cause] / self.samples, "J")
+            status = worst(quantity.status for quantity in known)
+            rows.append((cause, self._often(cause), spent, self._shown(cause), price, status, sources))
+        rows.append(("total", "", engineering(self.per_sample, "J"), "", "", self.status, self.table))
+        for cause, joules in self.separate.items():
+            if cause not in self.work:
+                amount = "unknown" if joules is None else engineering(joules / self.samples, "J")
+                rows.append((cause, "", amount, "", "", "", "not in the total"))
         return rows
 
+    def _often(self, cause: str) -> str:
+        return engineering(round(self.events[cause] / self.samples, 1)) if cause in self.events else ""
+
+    def _shown(self, cause: str) -> str:
+        seconds = self.time_of(cause)
+        return "" if seconds is None else engineering(seconds, "s")
+
     def sheet(self) -> Sheet:
-        headings = ("cause", "per sample", "price", "status", "source")
-        return f"Energy per sample, prices of {self.table}", headings, self.rows(), self.assumptions
+        headings = ("cause", "events", "energy", "core time", "price", "status", "source")
+        return f"Per sample, prices of {self.table}", headings, self.rows(), self.assumptions
 
 
 def tables() -> tuple[str, ...]:
@@ -83,27 +104,30 @@ def tables() -> tuple[str, ...]:
     return (*sorted(path.stem for path in FOLDER.glob("*.toml")), *chips())
 
 
-def price(counts: Counts, table: str | Path | Chip, *, stored_words: int | None = None) -> Bill:
+def price(
+    counts: Counts, table: str | Path | Chip, *, stored_words: int | None = None, least_tick: float = 0.0
+) -> Bill:
     """What `counts` cost by `table`: the name of an energy table ("45nm", "45nm-memory") or a chip, a Chip, or a path.
 
     stored_words: how many weights and other numbers the network keeps; the memory table needs it to choose the memory.
+    least_tick: seconds that a tick takes at least on the cores in use, see `pace`; a chip's own tick may be longer.
     Raises MissingPrice where something was counted that the table does not price, ParameterError for an unknown table
     or precision.
     """
     if counts.samples < 1:
         raise ParameterError(f"price: counts hold {counts.samples} samples; run at least one")
     if isinstance(table, Chip):
-        return _chip_bill(counts, table)
+        return _chip_bill(counts, table, least_tick)
     path = Path(table)
     if path.suffix != ".toml":
         if str(table) in chips():
-            return _chip_bill(counts, load_chip(table))
+            return _chip_bill(counts, load_chip(table), least_tick)
         path = FOLDER / f"{table}.toml"
         if str(table) not in tables():
             raise ParameterError(f"there is no energy table {str(table)!r}; known: {', '.join(tables())}, or a .toml")
     content = read_toml(path)
     if "family" in content:
-        return _chip_bill(counts, load_chip(path))
+        return _chip_bill(counts, load_chip(path), least_tick)
     match content.get("kind"):
         case "operations":
             return _operations_bill(counts, path.stem, content)
@@ -142,7 +166,7 @@ def _operations(counts: Counts, table: str, content: Mapping[str, Any]) -> tuple
 def _operations_bill(counts: Counts, table: str, content: Mapping[str, Any]) -> Bill:
     joules, used = _operations(counts, table, content)
     notes = (*content.get("scope", ()), *content.get("assumptions", ()))
-    return Bill(table, counts.samples, joules, used, assumptions=notes)
+    return Bill(table, counts.samples, joules, used, assumptions=notes, events=_counted(counts, joules))
 
 
 def _memory_bill(counts: Counts, path: Path, content: Mapping[str, Any], stored_words: int | None) -> Bill:
@@ -168,10 +192,14 @@ def _memory_bill(counts: Counts, path: Path, content: Mapping[str, Any], stored_
     size = f"{stored_words:,} stored words of {bits['weight_words']} bits ({stored_bytes:,.0f} bytes)"
     chosen = f"{size} live in {level['name']}."
     notes = (*under.get("assumptions", ()), *content.get("assumptions", ()), chosen)
-    return Bill(table, counts.samples, joules, provenance, assumptions=notes)
+    return Bill(table, counts.samples, joules, provenance, assumptions=notes, events=_counted(counts, joules))
 
 
-def _chip_bill(counts: Counts, chip: Chip) -> Bill:
+def _counted(counts: Counts, names: Iterable[str]) -> dict[str, int]:
+    return {name: getattr(counts.total, name) for name in names}
+
+
+def _chip_bill(counts: Counts, chip: Chip, least_tick: float) -> Bill:
     """Events times the chip's constants. Arithmetic and memory of an update or a synaptic event are in its price."""
     total = counts.total
     notes = list(chip.notes)
@@ -206,13 +234,26 @@ def _chip_bill(counts: Counts, chip: Chip) -> Bill:
                 f"chip {chip.name!r} has no price for {name}, and {counted:,} were counted: it does none; "
                 "price the run of the compiled program, whose input are spikes"
             )
-    seconds = counts.steps * chip.energy["tick"].in_base("s") if "tick" in chip.energy else None
+    tick = chip.energy["tick"].in_base("s") if "tick" in chip.energy else None
+    if tick is not None and least_tick > tick:
+        tick = least_tick
+        notes.append(f"The busiest core needs more than {chip.energy['tick']} per tick and sets the latency.")
+    seconds = None if tick is None else counts.steps * tick
     static = None
     if seconds is not None and "static_power" in chip.energy:
         static = chip.energy["static_power"].in_base("W") * seconds * counts.samples
+    events["barrier"] = counts.steps * counts.samples
+    work = {name: chip.energy[f"{name}_time"] for name in events if f"{name}_time" in chip.energy}
+    if work:
+        notes.append(
+            "Core time is work: what one core would need for all events of a cause, one after the other. Cores share "
+            "it; all wait for the barrier after each tick, whose time is that of a chip with all tiles in use."
+        )
     notes.append(
         "The energy of the barrier after a tick is in no public table; idle power and host are not in the total."
     )
+    if "hop" in joules and "chips" in chip.limits and chip.limit("chips") > 1:
+        notes.append("A hop from chip to chip is priced as a hop on a chip: no public table tells them apart.")
     used = {name: chip.energy[name] for name in joules}
     separate = {"static": static, "barrier": None, "host": None}
-    return Bill(chip.name, counts.samples, joules, used, seconds, separate, tuple(notes))
+    return Bill(chip.name, counts.samples, joules, used, seconds, separate, tuple(notes), events, work)

@@ -2,6 +2,7 @@
 
 A neuron's weights share one unit s: w = s * w_int. The unit is folded into its threshold and bias, so it costs nothing
 on the chip and may differ from channel to channel. Paths into one population differ by powers of two (`weight_exp`).
+Weights of b signed bits are multiples of 2^(9 - b) up to 2^8: the format does not store the bits below.
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ def quantise_layer(
     shared = any(path.conv is not None for path in layer.paths)
     largest = [_row_maxima(matrix, layer, shared) for matrix in matrices]
     exponents = _exponents(largest)
-    top = 2 ** (weight_bits - 1) - 1
-    unit = np.max([m / (2 * top * 2.0**e) for m, e in zip(largest, exponents, strict=True)], axis=0, initial=0.0)
+    top, grain = 2 ** (weight_bits - 1) - 1, 2 ** (9 - weight_bits)
+    unit = np.max([m / (grain * top * 2.0**e) for m, e in zip(largest, exponents, strict=True)], axis=0, initial=0.0)
     unit = np.where(unit > 0, unit, unit[unit > 0].min() if (unit > 0).any() else 1.0)
     theta = _per_neuron(layer.node.theta, layer) if isinstance(layer.node, Spiking) else None
     if theta is None:
@@ -94,17 +95,18 @@ def quantise_layer(
         needed = theta / LARGEST_THRESHOLD
     shift = int(np.clip(np.ceil(np.log2((needed / unit).max())), 0, MOST_SHIFT))
     unit = np.maximum(unit, (needed if theta is not None else needed.max()) / 2.0**shift)
-    connections, squared, total = [], 0.0, 0.0
+    connections, squared, total, floored = [], 0.0, 0.0, False
     for path, matrix, exponent in zip(layer.paths, matrices, exponents, strict=True):
         scale = unit * 2.0**exponent
         connection, real = _connection(
-            path, matrix, scale, layer, levels, exponent - shift, path.source in steps_of, top, weight_bits
+            path, matrix, scale, layer, levels, exponent - shift, path.source in steps_of, weight_bits
         )
         connections.append(connection)
+        floored |= grain * 2.0 ** (exponent - shift) < 1
         squared += float(((real - matrix).data ** 2).sum())
         total += float((matrix.data**2).sum())
     unit = unit * 2.0**shift
-    population, bias_error, clipped, theta_error = _population(layer, unit, theta, shift > 0, mantissa_bits)
+    population, bias_error, clipped, theta_error = _population(layer, unit, theta, floored, mantissa_bits)
     error = QuantisationError(
         layer.name,
         float(np.sqrt(squared / total)) if total else 0.0,
@@ -144,20 +146,19 @@ def _connection(
     levels: dict[str, int],
     weight_exp: int,
     graded: bool,
-    top: int,
     weight_bits: int,
 ) -> tuple[Connection, sp.csr_array]:
-    """A connection in even integers of at most 2 * top, and the real matrix that it stands for."""
+    """A connection in integers of the format, and the real matrix that it stands for."""
     integers = matrix.copy()
     rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    integers.data = 2 * np.clip(np.round(matrix.data / (2 * scale[rows])), -top, top)
+    integers.data = _in_format(matrix.data / scale[rows], weight_bits)
     real = integers.copy()
     real.data = integers.data * scale[rows]
     delay = layer.level - levels[path.source] - 1
     if path.conv is not None and delay == 0:
-        synapses: Connection = _shared_kernel(path, path.conv, matrix, scale, layer, top)
+        synapses: Connection = _quantised_kernel(path, path.conv, matrix, scale, layer, weight_bits)
     else:
-        synapses = _synapses(path.source, layer.name, integers, rows, delay)
+        synapses = listed_synapses(path.source, layer.name, integers, rows, delay)
     connection = replace(
         synapses,
         weight_exp=weight_exp,
@@ -168,15 +169,28 @@ def _connection(
     return connection, real
 
 
-def _shared_kernel(path: Path, conv: Conv, matrix: sp.csr_array, scale: np.ndarray, layer: Layer, top: int) -> Conv2d:
+def _in_format(values: np.ndarray, weight_bits: int) -> np.ndarray:
+    """The nearest weights that signed bits can hold, on the scale of 8-bit magnitudes."""
+    top, grain = 2 ** (weight_bits - 1) - 1, 2 ** (9 - weight_bits)
+    return grain * np.clip(np.round(values / grain), -top, top)
+
+
+def _quantised_kernel(
+    path: Path, conv: Conv, matrix: sp.csr_array, scale: np.ndarray, layer: Layer, weight_bits: int
+) -> Conv2d:
     channel = scale.reshape(layer.shape[0], -1)[:, 0].reshape(-1, 1, 1, 1)
     factor = float(abs(matrix).max() / abs(path.as_matrix()).max()) if matrix.nnz else 1.0
     weight = conv.weight.detach().double().numpy() * factor
+    return shared_kernel(path, conv, _in_format(weight / channel, weight_bits))
+
+
+def shared_kernel(path: Path, conv: Conv, weights: np.ndarray) -> Conv2d:
+    """The geometry of a convolution with other weights."""
     channels, height, width = path.input_shape
     return Conv2d(
         source=path.source,
-        target=layer.name,
-        weights=(2 * np.clip(np.round(weight / (2 * channel)), -top, top)).astype(np.int32),
+        target=path.target,
+        weights=weights.astype(np.int32),
         input_shape=(channels, height, width),
         stride=_pair(conv.stride),
         padding=_pair(conv.padding),
@@ -190,7 +204,7 @@ def _pair(sizes: Shape) -> tuple[int, int]:
     return vertical, horizontal
 
 
-def _synapses(source: str, target: str, integers: sp.csr_array, rows: np.ndarray, delay: int) -> Dense | Sparse:
+def listed_synapses(source: str, target: str, integers: sp.csr_array, rows: np.ndarray, delay: int) -> Dense | Sparse:
     """The whole matrix where most of it is in use, else only the synapses that exist."""
     delays = np.array(delay, np.int32) if delay else None
     if integers.nnz > 0.5 * integers.shape[0] * integers.shape[1]:
@@ -213,7 +227,8 @@ def _population(
     """The population; its bias error, number of clipped biases and threshold error.
 
     Activations enter the membrane times 2^6. A floored sum (negative weight_exp) loses half a unit a tick on average,
-    which the bias gives back. `v >= theta` becomes the chip's strict `v > vth`: one part in 2^6 of a unit.
+    which the bias gives back. `v >= theta` becomes the chip's strict `v > vth`: one part in 2^6 of a unit, which an
+    integrator with soft reset has from the start and keeps.
     """
     node = layer.node
     wanted = layer.bias / unit * 2**STATE_SHIFT
@@ -233,14 +248,15 @@ def _population(
         )
         return integrator, bias_error, clipped, 0.0
     vth = np.maximum(np.round(theta / unit), 1)
-    v0 = _per_neuron(node.v0, layer) / theta * vth * 2**STATE_SHIFT
+    leak = _decay(node, layer.name)
+    v0 = _per_neuron(node.v0, layer) / theta * vth * 2**STATE_SHIFT + (node.reset == "subtract" and leak == 0)
     population = Population(
         name=layer.name,
         size=layer.size,
         bias_mant=mantissa,
         bias_exp=exponent,
         vth=vth.astype(np.int32),
-        dv=_decay(node, layer.name),
+        dv=leak,
         reset=node.reset,
         v0=np.clip(np.round(v0), -VOLTAGE_LIMIT, VOLTAGE_LIMIT).astype(np.int32),
         start=layer.level,

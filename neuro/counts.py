@@ -318,7 +318,8 @@ def experts_counts(node: Experts, x: Tensor) -> Tally:
             total = total + plain_counts(expert, x[rows]).total
     outputs = math.prod(node.output_shape(tuple(x.shape[1:]))) * x.shape[0] * node.k
     scores = len(node.experts) * x.shape[0]
-    return total + Tally(multiplications=outputs, exponentials=scores, comparisons=scores)
+    biased = 0 if node.selection_bias is None else scores
+    return total + Tally(multiplications=outputs, additions=biased, exponentials=scores, comparisons=scores)
 
 
 def active_parameters(graph: Graph) -> int:
@@ -327,7 +328,8 @@ def active_parameters(graph: Graph) -> int:
     for node in graph.nodes.values():
         if isinstance(node, Experts):
             experts = sum(active_parameters(expert) for expert in node.experts)
-            count += active_parameters(node.router) + experts * node.k // len(node.experts)
+            own = sum(tensor.numel() for _, tensor in node.tensors())
+            count += active_parameters(node.router) + experts * node.k // len(node.experts) + own
         elif isinstance(node, BatchNorm):
             count += node.parameters
         else:

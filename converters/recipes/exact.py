@@ -6,6 +6,7 @@ The spiking network equals a quantised network in integers bit for bit (`convert
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -45,7 +46,6 @@ from neuro.nodes import (
 from neuro.rewrite import Builder, rebuild
 
 MOVES = (Reshape, Permute, Slice, Pad, Concat, MaxPool)
-INPUT_BITS = 8
 LARGEST_THETA = 2**30
 PLACES = 8192
 """Values of each channel that set its threshold."""
@@ -60,7 +60,9 @@ class Exact:
 
     Weights are integers of `weight_bits` per output channel. Thresholds and the worth of one spike minimise, per
     channel, the squared distance to the original activation on calibration data (MMSE). Biases, and the half threshold
-    that rounds, are the initial potential. The input is presented once, in 8-bit integers.
+    that rounds, are the initial potential. The input is presented once, in integers of `input_bits`.
+    potential_bits: the width of a membrane, sign included, that no input may overflow; channels that could, take
+    coarser weights. 18 is what Loihi's 24 bits leave for whole weights. None: 32 bits, as in the simulator.
     calibrate: what else is set from the calibration data, layer by layer on the integers that really arrive. "bias":
     the mean of every membrane is that of the original network (Li et al. 2021, SNN calibration, "light" [recalled]).
     "weights": the weights are refitted too, so that what the activation sees is the original sum; the last summand of
@@ -70,14 +72,27 @@ class Exact:
     levels: int = 16
     weight_bits: int = 8
     calibrate: Literal["none", "bias", "weights"] = "weights"
+    input_bits: int = 8
+    potential_bits: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.levels <= 2**16:
             raise ParameterError(f"Exact: levels must lie in 1..65536, got {self.levels}")
         if not 2 <= self.weight_bits <= 16:
             raise ParameterError(f"Exact: weight_bits must lie in 2..16, got {self.weight_bits}")
+        if not 1 <= self.input_bits <= 16:
+            raise ParameterError(f"Exact: input_bits must lie in 1..16, got {self.input_bits}")
+        if self.potential_bits is not None and not 8 <= self.potential_bits <= 32:
+            raise ParameterError(f"Exact: potential_bits must lie in 8..32 or be None, got {self.potential_bits}")
         if self.calibrate not in ("none", "bias", "weights"):
             raise ParameterError(f"Exact: calibrate must be 'none', 'bias' or 'weights', got {self.calibrate!r}")
+
+    @property
+    def largest_sum(self) -> float:
+        """The span of a membrane's input within `potential_bits`, with room for a threshold more than its levels."""
+        if self.potential_bits is None:
+            return math.inf
+        return 2 ** (self.potential_bits - 1) * (1 - 1 / 2**8) * self.levels / (self.levels + 1)
 
 
 @apply.register
@@ -89,7 +104,7 @@ def quantised(recipe: Exact, plain: Graph, x: Tensor) -> Graph:
     """The quantised network in integers, without time, that the spiking network equals; x calibrates it."""
     plain = averages_into_affine(plain)
     builder = Builder(plain)
-    integers = Integers(builder, recipe.weight_bits)
+    integers = Integers(builder, recipe.weight_bits, recipe.largest_sum)
     seen = _Seen(builder, plain, integers, x)
 
     def summand(name: str) -> bool:
@@ -102,7 +117,7 @@ def quantised(recipe: Exact, plain: Graph, x: Tensor) -> Graph:
         shapes = [plain.shapes[source] for source in given]
         seen.advance(name)
         if isinstance(node, Input):
-            integers.known[name] = _input(builder, name, node, x)
+            integers.known[name] = _input(builder, name, node, x, recipe.input_bits)
         elif isinstance(node, Affine | Conv | ConvTranspose):
             integers.weigh(name, given[0], node, shapes[0])
             if recipe.calibrate == "weights" and not summand(name):
@@ -143,9 +158,9 @@ def _in_steps(real: Tensor, step: Tensor, what: str) -> Tensor:
     return compressed(whole.to(torch.int32))
 
 
-def _input(builder: Builder, name: str, node: Input, x: Tensor) -> Sum:
+def _input(builder: Builder, name: str, node: Input, x: Tensor, bits: int) -> Sum:
     low, high = float(x.min()), float(x.max())
-    top = 2**INPUT_BITS - 1 if low >= 0 else 2 ** (INPUT_BITS - 1) - 1
+    top = 2**bits - 1 if low >= 0 else max(1, 2 ** (bits - 1) - 1)
     unit = max(-low, high, 1e-12) / top
     entry = builder.add(name, node, ())
     alias = builder.add(f"{name}.quantised", Quantise(unit, 0 if low >= 0 else -top, top), (entry,))

@@ -3,10 +3,10 @@
 Lava needs Python 3.10, so it lives in an environment of its own and is called as a process that reads and writes HDF5.
 
 Layout of the job file, one group per job: attributes engine, steps, batch, period (steps of one sample with the silent
-ones that empty the network after it), record; inputs/<name> (time, batch, size); populations/<name> with the fields of
-`Population`; connections/<name> with the fields of the connection and its kind. Results: <job>/<population>/spikes, u,
-v, each (steps, batch, size); attribute model says which Lava process ran it, attribute step_seconds of the job
-how long a step took.
+ones that empty the network after it), record; inputs/<name> (time, batch, size); populations/<name> with the class of
+the population as kind and its fields; connections/<name> with the fields of the connection and its kind. Results:
+<job>/<population>/spikes, u, v, ..., each (steps, batch, size); attribute model says which Lava process ran it,
+attribute step_seconds of the job how long a step took.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import os
 import signal
 import subprocess
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import singledispatch
 from pathlib import Path
 from typing import Literal
@@ -25,11 +26,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from hardware_targets.loihi.connections import IntArray
 from hardware_targets.loihi.program import Connection, Conv2d, Dense, Program, Sparse
 from neuro.errors import BackendMissing, ParameterError, UnsupportedNode
 
-Record = Literal["spikes", "u", "v"]
-Engine = Literal["runtime", "models"]
+Engine = Literal["runtime", "models", "board"]
 ENVIRONMENT_VARIABLE = "NEURO_LAVA_PYTHON"
 WORKER = Path(__file__).with_name("lava_worker.py")
 
@@ -39,28 +40,28 @@ class LavaJob:
     """A program with its inputs {name: (time <= steps, batch, size)}, integers, and what to record at every tick.
 
     engine: 'runtime' runs Lava as its users do, a process per population and connection; 'models' steps the same
-    process models by hand in one process, without the messages: quick enough for hundreds of small programs.
+    process models by hand in one process, without the messages: quick enough for hundreds of small programs. 'board'
+    selects Lava's run configuration for Loihi 2 hardware, one sample after the other, spikes only. It needs Intel's
+    lava-loihi and a board, refuses where they are not installed, and has never been tested on one.
     """
 
     program: Program
     inputs: Mapping[str, NDArray[np.integer]]
     steps: int
-    record: tuple[Record, ...] = ("spikes",)
+    record: tuple[str, ...] = ("spikes",)
     engine: Engine = "runtime"
 
 
 @dataclass(frozen=True, eq=False)
 class LavaRun:
-    """What Lava recorded: {population: (time, batch, size)}; which process class ran each population.
+    """What Lava recorded: recorded[what][population], (time, batch, size), int32; which process ran each population.
 
-    models: 'LIF' is Lava's own; 'TimedLIF' inherits Lava's equations and adds what Lava's LIF lacks (several samples,
-    soft or no reset, thresholds per neuron, a start tick). step_seconds: per step, once the network is compiled and
-    its processes run.
+    models: 'LIF', 'SigmaDelta', ... are Lava's own; 'GeneralLIF', 'Integer...' and 'Timed...' inherit the equations and
+    add what those lack (several samples, soft or no reset, thresholds per neuron, a refractory period, a start tick).
+    step_seconds: per step, once the network is compiled and its processes run.
     """
 
-    spikes: dict[str, NDArray[np.uint8]]
-    u: dict[str, NDArray[np.int32]]
-    v: dict[str, NDArray[np.int32]]
+    recorded: dict[str, dict[str, IntArray]]
     models: dict[str, str]
     step_seconds: float
 
@@ -90,19 +91,43 @@ def run_in_lava(jobs: Sequence[LavaJob], *, timeout: float = 300.0) -> list[Lava
     UnsupportedNode for what Lava's models cannot express. Leaves no process behind.
     """
     python = lava_python()
+    parts = [_samples(job) for job in jobs]
     with tempfile.TemporaryDirectory(prefix="neuro-lava-") as folder:
         jobs_path, results_path = Path(folder) / "jobs.h5", Path(folder) / "results.h5"
         with h5py.File(jobs_path, "w") as file:
-            for number, job in enumerate(jobs):
+            for number, job in enumerate(job for samples in parts for job in samples):
                 write_job(file.create_group(f"{number:05d}", track_order=True), job)
-        _call([str(python), str(WORKER), str(jobs_path), str(results_path)], timeout)
+        _call([str(python), str(WORKER), str(jobs_path), str(results_path), str(os.getpid())], timeout)
         with h5py.File(results_path, "r") as file:
-            return [_read_run(file[name]) for name in sorted(file)]
+            runs = iter([_read_run(file[name]) for name in sorted(file)])
+    return [_joined([next(runs) for _ in samples]) for samples in parts]
+
+
+def _samples(job: LavaJob) -> list[LavaJob]:
+    """The job itself; for a board one job per sample, because nothing there returns the neurons to rest."""
+    batch = next(iter(job.inputs.values())).shape[1] if job.inputs else 1
+    if job.engine != "board" or batch == 1:
+        return [job]
+    alone = [{name: x[:, b : b + 1] for name, x in job.inputs.items()} for b in range(batch)]
+    return [replace(job, inputs=inputs) for inputs in alone]
+
+
+def _joined(runs: Sequence[LavaRun]) -> LavaRun:
+    """Runs of single samples as one of them all."""
+    if len(runs) == 1:
+        return runs[0]
+    recorded = {
+        what: {name: np.concatenate([run.recorded[what][name] for run in runs], axis=1) for name in by_name}
+        for what, by_name in runs[0].recorded.items()
+    }
+    return replace(runs[0], recorded=recorded)
 
 
 def write_job(group: h5py.Group, job: LavaJob) -> None:
     """Writes one job in the layout of this module's docstring."""
     program = job.program
+    if job.engine == "board" and set(job.record) - {"spikes"}:
+        raise ParameterError("Lava job: from a board only spikes are read; record=('spikes',)")
     expected = {part.name: part.size for part in program.inputs}
     if {name: x.shape[2:] for name, x in job.inputs.items()} != {name: (size,) for name, size in expected.items()}:
         raise ParameterError(f"Lava job: inputs must be (time, batch, size) for {expected}")
@@ -116,14 +141,17 @@ def write_job(group: h5py.Group, job: LavaJob) -> None:
         group["inputs"].create_dataset(name, data=np.asarray(x, np.int32), compression="lzf")
     for population in program.populations:
         node = group["populations"].create_group(population.name)
-        for field in ("size", "du", "dv", "reset", "start"):
-            node.attrs[field] = getattr(population, field)
-        for field in ("vth", "bias_mant", "bias_exp", "u0", "v0"):
-            node[field] = getattr(population, field)
+        node.attrs["kind"] = type(population).__name__
+        for field in fields(population):
+            value = getattr(population, field.name)
+            if isinstance(value, np.ndarray):
+                node[field.name] = value
+            elif value is not None:
+                node.attrs[field.name] = value
     for connection in program.connections:
         node = group["connections"].create_group(connection.name)
-        for field in ("source", "target", "weight_exp", "num_weight_bits", "num_message_bits"):
-            node.attrs[field] = getattr(connection, field)
+        for name in ("source", "target", "port", "weight_exp", "num_weight_bits", "num_message_bits"):
+            node.attrs[name] = getattr(connection, name)
         node.attrs["sign_mode"] = connection.sign_mode or ""
         node["weights"] = connection.weights
         _write_geometry(connection, node)
@@ -151,23 +179,18 @@ def _(connection: Sparse, node: h5py.Group) -> None:
 
 @_write_geometry.register
 def _(connection: Conv2d, node: h5py.Group) -> None:
-    if connection.weight_exp < 0:
-        raise UnsupportedNode(
-            f"{connection.place}: Lava's Conv ignores weight_exp, and {connection.weight_exp} cannot be folded into the"
-            " weights; use an exponent >= 0"
-        )
     node.attrs["kind"] = "conv2d"
     for field in ("input_shape", "stride", "padding", "dilation", "groups"):
         node.attrs[field] = getattr(connection, field)
 
 
 def _read_run(group: h5py.Group) -> LavaRun:
-    recorded: dict[str, dict[str, NDArray]] = {"spikes": {}, "u": {}, "v": {}}
+    recorded: dict[str, dict[str, IntArray]] = {}
     for name, node in group.items():
         for what, dataset in node.items():
-            recorded[what][name] = dataset[:]
+            recorded.setdefault(what, {})[name] = dataset[:]
     models = {name: str(node.attrs["model"]) for name, node in group.items()}
-    return LavaRun(**recorded, models=models, step_seconds=float(group.attrs["step_seconds"]))
+    return LavaRun(recorded, models, float(group.attrs["step_seconds"]))
 
 
 def _call(command: list[str], timeout: float) -> None:
@@ -201,14 +224,15 @@ def _call(command: list[str], timeout: float) -> None:
 
 def _end_group(process: subprocess.Popen[str]) -> None:
     # SIGTERM first: Python's resource tracker ignores it and removes shared memory once the others are gone
-    for kill, patience in ((signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0)):
+    for kill, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 2.0)):
+        late = time.monotonic() + patience
         try:
             os.killpg(process.pid, kill)
+            while time.monotonic() < late:
+                process.poll()
+                os.killpg(process.pid, 0)
+                time.sleep(0.02)
         except ProcessLookupError:
             break
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
     if process.stdout is not None:
         process.stdout.close()

@@ -30,6 +30,7 @@ class Connection(ABC):
         the exponent. weight_exp: -8..7, shifts the *sum*, floor. num_weight_bits: 1..8 stored bits.
     sign_mode: None lets the weights decide, as Lava does: none negative is excitatory, none positive inhibitory.
     num_message_bits: 0 reads a spike as one bit whatever its payload; above 0 the payload multiplies the weight.
+    port: which input of the target it feeds, where the target has several.
     """
 
     source: str
@@ -39,13 +40,15 @@ class Connection(ABC):
     num_weight_bits: int = 8
     sign_mode: SignMode | None = None
     num_message_bits: int = 0
+    port: int = 0
     name: str = ""
 
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", f"{self.source}->{self.target}")
         object.__setattr__(self, "weights", _frozen(self.weights, f"{self.place}: weights"))
-        for what, low, high in (("weight_exp", -8, 7), ("num_weight_bits", 1, 8), ("num_message_bits", 0, 32)):
+        ranges = {"weight_exp": (-8, 7), "num_weight_bits": (1, 8), "num_message_bits": (0, 32), "port": (0, 1)}
+        for what, (low, high) in ranges.items():
             value = getattr(self, what)
             if not isinstance(value, int | np.integer) or not low <= value <= high:
                 raise ParameterError(f"{self.place}: {what} must be an integer in {low}..{high}, got {value!r}")

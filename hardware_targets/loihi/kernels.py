@@ -1,4 +1,4 @@
-"""The arithmetic of `reference`, restated as compiled loops: event-driven, many samples, many ticks in one call.
+"""Synapses of `reference`, restated as compiled loops: event-driven, many samples, many ticks in one call.
 
 Layout: spikes (batch, time, size padded to 8) with zero padding; arriving activations (batch, time + 1 + delay, size),
 where slot t is what the neurons integrate at tick t, and zero again afterwards. Every kernel works on ticks
@@ -62,7 +62,11 @@ def add_dense(spikes, weights, net_shift, delay, arriving, first, last):
             count = active(spikes[b, t], index)
             if count == 0:
                 continue
-            total[:] = 0
+            target = arriving[b, t + 1 + delay]
+            # a shift to the left may act on each part of the sum, one to the right only on the whole
+            at_once = net_shift >= 0 or count <= ROWS_BEFORE_WIDENING
+            if not at_once:
+                total[:] = 0
             for start in range(0, count, ROWS_BEFORE_WIDENING):
                 stop = min(start + ROWS_BEFORE_WIDENING, count)
                 partial[:] = 0
@@ -82,9 +86,13 @@ def add_dense(spikes, weights, net_shift, delay, arriving, first, last):
                     for i in range(targets):
                         partial[i] = np.int16(partial[i] + w0[i])
                     e += 1
-                for i in range(targets):
-                    total[i] = np.int32(total[i] + partial[i])
-            _deliver(total, net_shift, arriving[b, t + 1 + delay])
+                if at_once:
+                    _deliver(partial, net_shift, target)
+                else:
+                    for i in range(targets):
+                        total[i] = np.int32(total[i] + partial[i])
+            if not at_once:
+                _deliver(total, net_shift, target)
 
 
 @_compiled
@@ -107,10 +115,13 @@ def add_dense_graded(spikes, weights, net_shift, delay, arriving, first, last):
 
 
 @_compiled
-def add_sparse(spikes, starts, targets, weights, graded, net_shift, delay, arriving, first, last):
-    """Synapses of source j are entries starts[j]..starts[j + 1] of targets and weights."""
+def add_sparse(spikes, starts, targets, weights, graded, wide, net_shift, delay, arriving, first, last):
+    """Synapses of source j are entries starts[j]..starts[j + 1] of targets and weights.
+
+    wide: sums wrap at 32 bits after the exponent has acted, not before.
+    """
     index = np.empty(spikes.shape[2], np.int32)
-    total = np.empty(arriving.shape[2], np.int32)
+    total = np.empty(arriving.shape[2], np.int64)
     for b in range(spikes.shape[0]):
         for t in range(first, last):
             count = active(spikes[b, t], index)
@@ -119,10 +130,14 @@ def add_sparse(spikes, starts, targets, weights, graded, net_shift, delay, arriv
             total[:] = 0
             for e in range(count):
                 j = index[e]
-                payload = np.int32(spikes[b, t, j]) if graded else np.int32(1)
+                payload = np.int64(spikes[b, t, j]) if graded else np.int64(1)
                 for s in range(starts[j], starts[j + 1]):
-                    total[targets[s]] = np.int32(total[targets[s]] + np.int32(weights[s] * payload))
-            _deliver(total, net_shift, arriving[b, t + 1 + delay])
+                    total[targets[s]] += np.int32(weights[s] * payload)
+            target = arriving[b, t + 1 + delay]
+            for i in range(target.size):
+                x = total[i] if wide else np.int64(np.int32(total[i]))
+                x = x << net_shift if net_shift >= 0 else x >> -net_shift
+                target[i] = np.int32(target[i] + np.int32(x))
 
 
 @_compiled
@@ -197,60 +212,6 @@ def _deliver_image(total, exponent, target):
                 x = x << exponent if exponent >= 0 else x >> -exponent
                 word = np.int32(((x + 8388608) & 16777215) - 8388608)
                 target[base + p] = np.int32(target[base + p] + word)
-
-
-@_inlined
-def _decay(x, keep):
-    """x keep / 4096 toward zero. Split at bit 12: each partial product of the magnitude stays within 32 bits."""
-    sign = np.int32(x >> 31)
-    magnitude = np.uint32(np.int32(np.int32(x ^ sign) - sign))
-    kept = np.uint32(np.uint32(magnitude >> 12) * keep) + np.uint32(np.uint32(magnitude & 4095) * keep >> 12)
-    return np.int32(np.int32(np.int32(np.uint32(kept)) ^ sign) - sign)
-
-
-@_compiled
-def integrate(arriving, u, v, du, dv, bias, threshold, subtract, spikes, fired, trace_u, trace_v, first, last):
-    """LIF neurons over ticks first..last - 1; u, v (batch, size) change in place. Equations in `Population`.
-
-    Activations are consumed: their slots are zero afterwards. fired (batch, size) counts spikes. trace_u, trace_v:
-    (batch, time, size), or of size 0 when nobody looks.
-    Returns the active updates: those in which a neuron received a non-zero activation or spiked.
-    """
-    keep_u, keep_v = np.uint32(4096 - du - 1), np.uint32(4096 - dv)
-    active_updates = 0
-    for b in range(arriving.shape[0]):
-        for t in range(first, last):
-            active_updates += _tick(
-                arriving[b, t], u[b], v[b], keep_u, keep_v, bias, threshold, subtract, spikes[b, t], fired[b]
-            )
-            if trace_u.size:
-                trace_u[b, t] = u[b]
-            if trace_v.size:
-                trace_v[b, t] = v[b]
-    return active_updates
-
-
-@_compiled
-def _tick(a, u, v, keep_u, keep_v, bias, threshold, subtract, spikes, fired):
-    # the commonest decays, none of v and all of u, need no arithmetic; the compiler makes separate loops of the choice
-    touched = np.int32(0)
-    for i in range(a.size):
-        current = np.int32((_decay(u[i], keep_u) if keep_u != 0 else np.int32(0)) + np.int32(a[i] << 6))
-        if current > 8388608:
-            current = np.int32(current - 16777216)
-        elif current <= -8388608:
-            current = np.int32(current + 16777216)
-        voltage = np.int32(np.int32((_decay(v[i], keep_v) if keep_v != 4096 else v[i]) + current) + bias[i])
-        voltage = min(max(voltage, np.int32(-8388607)), np.int32(8388607))
-        spike = voltage > threshold[i]
-        back = threshold[i] if subtract else voltage
-        u[i] = current
-        v[i] = np.int32(voltage - back) if spike else voltage
-        spikes[i] = spike
-        fired[i] = np.int32(fired[i] + spike)
-        touched = np.int32(touched + ((a[i] != 0) | spike))
-        a[i] = 0
-    return touched
 
 
 @_compiled

@@ -44,7 +44,8 @@ def lower(connection: Connection) -> tuple[Lowered, ...]:
 @lower.register
 def _(connection: Dense) -> tuple[Lowered, ...]:
     weights = connection.effective_weights
-    if connection.delays is not None and np.ptp(connection.delays):
+    wide_sums = connection.num_message_bits > 0 and connection.weight_exp < 0
+    if connection.delays is not None and (np.ptp(connection.delays) or wide_sums):
         rows, columns = np.nonzero(weights)
         return _lower_synapses(connection, rows, columns, weights[rows, columns], connection.delays[rows, columns])
     delay = connection.max_delay
@@ -94,6 +95,8 @@ def _lower_synapses(
         starts = np.searchsorted(columns[here], np.arange(connection.source_size + 1)).astype(np.int64)
         targets, values = rows[here].astype(np.int32), weights[here].astype(np.int16)
         graded = connection.num_message_bits > 0
-        constants = (starts, targets, values, graded, connection.weight_exp, int(delay))
+        # the only sums of Lava that keep 64 bits until the exponent has acted
+        wide = isinstance(connection, Dense)
+        constants = (starts, targets, values, graded, wide, connection.weight_exp, int(delay))
         lowered.append(Lowered(kernels.add_sparse, constants))
     return tuple(lowered)

@@ -1,4 +1,4 @@
-"""A Loihi program in plain NumPy, tick by tick: the meaning of every number, restated for speed in `kernels`.
+"""A Loihi program in plain NumPy, tick by tick: the meaning of every number, restated for speed in the kernels.
 
 Each function follows one fixed-point model of lava-nc 0.10.0 to the bit, 32-bit wrap-around included. It claims
 equality with those models, not with silicon.
@@ -8,32 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import singledispatch
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hardware_targets.loihi.connections import Connection, Conv2d, Dense, IntArray, Sparse
-from hardware_targets.loihi.program import DECAY_UNITY, STATE_SHIFT, VOLTAGE_LIMIT, Population, Program
+from hardware_targets.loihi.dynamics import State, step
+from hardware_targets.loihi.program import Program
 
-
-class Trace(NamedTuple):
-    """One population over time, each (time, batch, size): spikes 0/1, current u and voltage v after the update."""
-
-    spikes: NDArray[np.uint8]
-    u: IntArray
-    v: IntArray
-
-
-def decay(state: IntArray, keep: int) -> NDArray[np.int64]:
-    """state keep / 4096, rounded toward zero. The product needs more than 32 bits."""
-    product = state.astype(np.int64) * keep
-    return np.sign(product) * (np.abs(product) >> 12)
-
-
-def wrap24_once(u: IntArray) -> IntArray:
-    """Lava's overflow of the current: one 2**24 back beyond +2**23, one 2**24 up at -2**23 and below; never twice."""
-    return np.where(u > 2**23, u - 2**24, np.where(u <= -(2**23), u + 2**24, u)).astype(np.int32)
+LONGEST_WAY = 1 + 63  # ticks from a spike to what it does, delay included
 
 
 def wrap24(total: IntArray) -> IntArray:
@@ -46,17 +29,6 @@ def shift(total: IntArray, exponent: int) -> IntArray:
     return total << exponent if exponent >= 0 else total >> -exponent
 
 
-def step(population: Population, u: IntArray, v: IntArray, a: IntArray) -> tuple[NDArray[np.bool_], IntArray, IntArray]:
-    """One tick of `population` on activations a (batch, size): spikes, u, v. Equations in `Population`."""
-    u = wrap24_once(decay(u, DECAY_UNITY - population.du - 1).astype(np.int32) + np.left_shift(a, STATE_SHIFT))
-    v = decay(v, DECAY_UNITY - population.dv).astype(np.int32) + u + population.bias
-    v = np.clip(v, -VOLTAGE_LIMIT, VOLTAGE_LIMIT)
-    if population.reset == "none":
-        return np.zeros(v.shape, bool), u, v
-    spikes = v > population.threshold
-    return spikes, u, np.where(spikes, v - population.threshold if population.reset == "subtract" else 0, v)
-
-
 @singledispatch
 def activation(connection: Connection, spikes: IntArray) -> Mapping[int, IntArray]:
     """What `connection` delivers for spikes (batch, source_size): {delay: (batch, target_size)}, int32."""
@@ -65,12 +37,15 @@ def activation(connection: Connection, spikes: IntArray) -> Mapping[int, IntArra
 
 @activation.register
 def _(connection: Dense, spikes: IntArray) -> Mapping[int, IntArray]:
-    delays = np.zeros_like(connection.weights) if connection.delays is None else connection.delays
     payload, weights = _payload(connection, spikes), connection.effective_weights.astype(np.int64)
-    return {
-        int(d): shift(_word(payload @ np.where(delays == d, weights, 0).T), connection.weight_exp)
-        for d in np.unique(delays)
-    }
+    if connection.delays is None:
+        return {0: shift(_word(payload @ weights.T), connection.weight_exp)}
+    delivered = {}
+    for d in np.unique(connection.delays):
+        # Lava's DelayDense wraps every product, but adds them up and shifts in 64 bits
+        products = _word(payload[:, None, :] * np.where(connection.delays == d, weights, 0)).astype(np.int64)
+        delivered[int(d)] = _word(shift(products.sum(axis=2), connection.weight_exp))
+    return delivered
 
 
 @activation.register
@@ -105,29 +80,35 @@ def _(connection: Conv2d, spikes: IntArray) -> Mapping[int, IntArray]:
     return {0: wrap24(shift(total, connection.weight_exp)).reshape(len(spikes), -1)}
 
 
-def run_reference(program: Program, inputs: Mapping[str, IntArray], steps: int) -> dict[str, Trace]:
-    """Every population of `program` over `steps` ticks; inputs {name: (time, batch, size)}, silent after their end."""
+def run_reference(program: Program, inputs: Mapping[str, IntArray], steps: int) -> dict[str, dict[str, IntArray]]:
+    """Every population of `program` over `steps` ticks; inputs {name: (time, batch, size)}, silent after their end.
+
+    Returns {population: {"spikes" or a variable: (time, batch, size)}}: events, and variables after the update.
+    """
     batch = next(iter(inputs.values())).shape[1] if inputs else 1
     silence = {part.name: np.zeros((batch, part.size), np.int32) for part in program.sources}
-    state = {p.name: (np.tile(p.u0, (batch, 1)), np.tile(p.v0, (batch, 1))) for p in program.populations}
+    state: dict[str, State] = {
+        p.name: {what: np.tile(x, (batch, 1)) for what, x in p.rest.items()} for p in program.populations
+    }
     arriving = {
-        p.name: np.zeros((steps + 65, batch, p.size), np.int32) for p in program.populations
-    }  # by tick of arrival; a spike travels at most 1 + 63 ticks
-    records: dict[str, list[tuple[NDArray, ...]]] = {p.name: [] for p in program.populations}
+        p.name: [np.zeros((steps + LONGEST_WAY + 1, batch, p.size), np.int32) for _ in p.ports]
+        for p in program.populations
+    }  # by tick of arrival
+    records: dict[str, list[State]] = {p.name: [] for p in program.populations}
     for tick in range(steps):
         sent = {i.name: inputs[i.name][tick] if tick < len(inputs[i.name]) else silence[i.name] for i in program.inputs}
         for population in program.populations:
-            name, (u, v) = population.name, state[population.name]
-            spikes = silence[name] != 0
+            name = population.name
+            sent[name] = silence[name]
             if tick >= population.start:
-                spikes, u, v = step(population, u, v, arriving[name][tick])
-            sent[name], state[name] = spikes, (u, v)
-            records[name].append((spikes.astype(np.uint8), u, v))
+                now = [port[tick] for port in arriving[name]]
+                sent[name], state[name] = step(population, tick, state[name], now)
+            records[name].append({"spikes": sent[name], **state[name]})
         for connection in program.connections:
             for delay, a in activation(connection, sent[connection.source]).items():
-                arriving[connection.target][tick + 1 + delay] += a
+                arriving[connection.target][connection.port][tick + 1 + delay] += a
     return {
-        name: Trace(*(np.stack(series) for series in zip(*record, strict=True))) for name, record in records.items()
+        name: {what: np.stack([now[what] for now in record]) for what in record[0]} for name, record in records.items()
     }
 
 
@@ -135,9 +116,9 @@ def _payload(connection: Connection, spikes: IntArray) -> NDArray[np.int64]:
     return spikes.astype(np.int64) if connection.num_message_bits else (spikes != 0).astype(np.int64)
 
 
-def _word(total: NDArray[np.int64]) -> IntArray:
+def _word(total: IntArray) -> IntArray:
     """The 32-bit word of the accumulator: what does not fit wraps, before the exponent acts."""
     return total.astype(np.int32)
 
 
-__all__: Sequence[str] = ("Trace", "activation", "decay", "run_reference", "shift", "step", "wrap24", "wrap24_once")
+__all__: Sequence[str] = ("activation", "run_reference", "shift", "wrap24")

@@ -6,29 +6,43 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from hardware_targets.loihi import kernels
 from hardware_targets.loihi.connections import IntArray
+from hardware_targets.loihi.lowered_neurons import lower_neurons
 from hardware_targets.loihi.lowering import lower_program
-from hardware_targets.loihi.program import Population, Program
+from hardware_targets.loihi.program import Neurons, Program
 from neuro.errors import ParameterError, ShapeError
 
-Record = Literal["spikes", "u", "v"]
+Ports = tuple[IntArray, ...]
 WORKSPACE = 2**20  # bytes of activations one thread keeps in its cache while it walks the layers
 
 
 class State(NamedTuple):
-    """Everything a program remembers between ticks, by population: u, v (batch, size), activations under way
-    (batch, 1 + longest delay, size), and the number of ticks that have passed."""
+    """Everything a program remembers between ticks, by population: its variables (batch, size), the activations under
+    way to each of its ports (batch, 1 + longest delay, size), and the number of ticks that have passed."""
 
-    u: dict[str, IntArray]
-    v: dict[str, IntArray]
-    arriving: dict[str, IntArray]
+    variables: dict[str, dict[str, IntArray]]
+    arriving: dict[str, tuple[IntArray, ...]]
     tick: int
+
+    def of(self, variable: str) -> dict[str, IntArray]:
+        """{population: (batch, size)} of those that have the variable."""
+        return {name: state[variable] for name, state in self.variables.items() if variable in state}
+
+    @property
+    def u(self) -> dict[str, IntArray]:
+        """Currents."""
+        return self.of("u")
+
+    @property
+    def v(self) -> dict[str, IntArray]:
+        """Membrane potentials."""
+        return self.of("v")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,16 +67,26 @@ class LoihiRun:
     """Result of `simulate_program`; arrays by name of the population.
 
     spike_counts: (batch, size) int32, over time, inputs too. state: after the last tick; `state.v` is what an
-    integrator is read out by. spikes, u, v: (time, batch, size), empty unless recorded.
+    integrator is read out by. spikes (events: 0 and 1, or integers of a graded population) and traces[variable]:
+    (time, batch, size), empty unless recorded.
     """
 
     spike_counts: dict[str, IntArray]
     state: State
     counts: EventCounts
-    spikes: dict[str, NDArray[np.uint8]]
-    u: dict[str, IntArray]
-    v: dict[str, IntArray]
+    spikes: dict[str, IntArray]
+    traces: dict[str, dict[str, IntArray]]
     readout: IntArray | None = None
+
+    @property
+    def u(self) -> dict[str, IntArray]:
+        """Currents after each update."""
+        return self.traces.get("u", {})
+
+    @property
+    def v(self) -> dict[str, IntArray]:
+        """Membrane potentials after each update."""
+        return self.traces.get("v", {})
 
 
 def simulate_program(
@@ -70,7 +94,7 @@ def simulate_program(
     inputs: Mapping[str, ArrayLike],
     steps: int,
     *,
-    record: Sequence[Record] = (),
+    record: Sequence[str] = (),
     readout: tuple[str, Literal["spikes", "v"]] | None = None,
     state: State | None = None,
     threads: int | None = None,
@@ -78,22 +102,25 @@ def simulate_program(
     """Runs `program` for `steps` ticks.
 
     inputs: {input name: (time, batch, size)} integers or booleans, silent after their end (never longer than `steps`).
-    record: which of spikes, u, v to keep at every tick. readout: (population, 'spikes' or 'v') becomes
-    `result.readout`, (batch, size): spikes counted over time, or the last v. state: goes on from `result.state`.
+    record: which of spikes and the populations' variables (u, v, sigma, ...) to keep at every tick.
+    readout: (population, 'spikes' or 'v') becomes `result.readout`, (batch, size): spikes counted over time, or the
+    last v. state: goes on from `result.state`.
     Raises ParameterError or ShapeError for inputs that do not fit.
     """
     given = _checked_inputs(program, inputs, steps, state)
     batch = next(iter(given.values())).shape[1] if given else (_batch_of(state) if state is not None else 1)
+    known = recordable(program)
     for what in record:
-        if what not in get_args(Record):
-            raise ParameterError(f"simulate_program: record holds {what!r}, not one of {', '.join(get_args(Record))}")
-    if readout is not None and readout[1] not in ("spikes", "v"):
-        raise ParameterError(f"simulate_program: readout must be (population, 'spikes' or 'v'), got {readout!r}")
+        if what not in known:
+            raise ParameterError(f"simulate_program: record holds {what!r}, not one of {', '.join(known)}")
     if readout is not None:
-        program.population(readout[0])
+        if readout[1] not in ("spikes", "v"):
+            raise ParameterError(f"simulate_program: readout must be (population, 'spikes' or 'v'), got {readout!r}")
+        if readout[1] not in ("spikes", *program.population(readout[0]).rest):
+            raise ParameterError(f"simulate_program: '{readout[0]}' has no {readout[1]} to read out")
 
     workers = max(1, min(threads or os.cpu_count() or 1, batch))
-    per_sample = 4 * (steps + 1) * max((p.size for p in program.populations), default=1)
+    per_sample = 4 * (steps + 1) * max((p.size * len(p.ports) for p in program.populations), default=1)
     chunk = max(1, min(WORKSPACE // per_sample, -(-batch // workers)))
     run = _Run(program, given, steps, batch, frozenset(record), state)
     todo = iter([slice(start, min(start + chunk, batch)) for start in range(0, batch, chunk)])
@@ -103,6 +130,11 @@ def simulate_program(
         with ThreadPoolExecutor(workers) as pool:
             active = [future.result() for future in [pool.submit(run.work, todo, chunk) for _ in range(workers)]]
     return run.result(active, readout)
+
+
+def recordable(program: Program) -> tuple[str, ...]:
+    """What `simulate_program` can record: spikes and every variable of a population of the program."""
+    return tuple(dict.fromkeys(["spikes", *(what for p in program.populations for what in p.rest)]))
 
 
 class _Run:
@@ -123,19 +155,29 @@ class _Run:
         self.first_tick = 0 if state is None else state.tick
         self.reach = {p.name: 1 + max((c.max_delay for c in program.into(p.name)), default=0) for p in self.order}
         self.graded = {c.source for c in program.connections if c.num_message_bits}
+        self.graded |= {p.name for p in self.order if p.graded}
         self.inputs = {name: x if name in self.graded or x.dtype == bool else x != 0 for name, x in inputs.items()}
         sizes = {part.name: part.size for part in program.sources}
         self.fired: dict[str, IntArray] = {name: np.zeros((batch, size), np.int32) for name, size in sizes.items()}
-        self.u, self.v, self.arriving = {}, {}, {}
+        self.neurons = {p.name: lower_neurons(p) for p in self.order}
+        self.variables, self.arriving = {}, {}
         for p in self.order:
-            self.u[p.name] = np.tile(p.u0, (batch, 1)) if state is None else state.u[p.name].copy()
-            self.v[p.name] = np.tile(p.v0, (batch, 1)) if state is None else state.v[p.name].copy()
+            if state is not None:
+                self.variables[p.name] = {what: x.copy() for what, x in state.variables[p.name].items()}
+                self.arriving[p.name] = tuple(x.copy() for x in state.arriving[p.name])
+                continue
+            self.variables[p.name] = {what: np.tile(x, (batch, 1)) for what, x in p.rest.items()}
             under_way = (batch, self.reach[p.name], p.size)
-            self.arriving[p.name] = np.zeros(under_way, np.int32) if state is None else state.arriving[p.name].copy()
-        kept = {what: [p for p in self.order if what in record] for what in get_args(Record)}
-        self.spikes = {p.name: np.empty((batch, steps, p.size), np.uint8) for p in kept["spikes"]}
-        self.trace_u = {p.name: np.empty((batch, steps, p.size), np.int32) for p in kept["u"]}
-        self.trace_v = {p.name: np.empty((batch, steps, p.size), np.int32) for p in kept["v"]}
+            self.arriving[p.name] = tuple(np.zeros(under_way, np.int32) for _ in p.ports)
+        self.spikes = {
+            p.name: np.empty((batch, steps, p.size), np.int32 if p.graded else np.uint8)
+            for p in self.order
+            if "spikes" in record
+        }
+        self.traces = {
+            p.name: {what: np.empty((batch, steps, p.size), np.int32) for what in p.rest if what in record}
+            for p in self.order
+        }
 
     def work(self, todo: Iterator[slice], chunk: int) -> dict[str, int]:
         """Runs the samples of one slice of `todo` after the other; active updates by population."""
@@ -145,24 +187,28 @@ class _Run:
             )
             for part in self.program.sources
         }
-        arriving = {p.name: np.zeros((chunk, self.steps + self.reach[p.name], p.size), np.int32) for p in self.order}
+        arriving = {
+            p.name: [np.zeros((chunk, self.steps + self.reach[p.name], p.size), np.int32) for _ in p.ports]
+            for p in self.order
+        }
         active = dict.fromkeys(arriving, 0)
         for part in todo:
             samples = part.stop - part.start
             self._walk(
                 part,
                 {name: buffer[:samples] for name, buffer in spikes.items()},
-                {name: buffer[:samples] for name, buffer in arriving.items()},
+                {name: tuple(buffer[:samples] for buffer in ports) for name, ports in arriving.items()},
                 active,
             )
         return active
 
     def _walk(
-        self, part: slice, spikes: dict[str, NDArray], arriving: dict[str, IntArray], active: dict[str, int]
+        self, part: slice, spikes: dict[str, NDArray], arriving: dict[str, Ports], active: dict[str, int]
     ) -> None:
         steps = self.steps
         for p in self.order:
-            arriving[p.name][:, : self.reach[p.name]] = self.arriving[p.name][part]
+            for port, under_way in zip(arriving[p.name], self.arriving[p.name], strict=True):
+                port[:, : self.reach[p.name]] = under_way[part]
         for name, given in self.inputs.items():
             time, _, size = given.shape
             spikes[name][:, :time, :size] = given[:, part].transpose(1, 0, 2)
@@ -174,41 +220,42 @@ class _Run:
                 active[p.name] += self._integrate(p, part, spikes, arriving, first, last)
                 self._send(p.name, spikes, arriving, first, last)
         for p in self.order:
-            under_way = arriving[p.name][:, steps:]
-            self.arriving[p.name][part] = under_way
-            under_way[:] = 0
+            for port, under_way in zip(arriving[p.name], self.arriving[p.name], strict=True):
+                under_way[part] = port[:, steps:]
+                port[:, steps:] = 0
             if p.name in self.spikes:
                 self.spikes[p.name][part] = spikes[p.name][..., : p.size]
 
     def _integrate(
         self,
-        p: Population,
+        p: Neurons,
         part: slice,
         spikes: dict[str, NDArray],
-        arriving: dict[str, IntArray],
+        arriving: dict[str, Ports],
         first: int,
         last: int,
     ) -> int:
         begin = min(max(first, p.start - self.first_tick), last)
-        trace_u, trace_v = self.trace_u.get(p.name, _NOTHING)[part], self.trace_v.get(p.name, _NOTHING)[part]
+        state = self.variables[p.name]
+        traces = {what: self.traces[p.name].get(what, _NOTHING)[part] for what in state}
         if begin > first:
             spikes[p.name][:, first:begin] = 0
-            arriving[p.name][:, first:begin] = 0
-            for trace, value in ((trace_u, self.u[p.name]), (trace_v, self.v[p.name])):
+            for port in arriving[p.name]:
+                port[:, first:begin] = 0
+            for what, trace in traces.items():
                 if trace.size:
-                    trace[:, first:begin] = value[part, None]
-        return kernels.integrate(
-            arriving[p.name], self.u[p.name][part], self.v[p.name][part], p.du, p.dv, p.bias, p.threshold,
-            p.reset == "subtract", spikes[p.name], self.fired[p.name][part], trace_u, trace_v, begin, last,
+                    trace[:, first:begin] = state[what][part, None]
+        kernel, constants = self.neurons[p.name]
+        return kernel(
+            arriving[p.name], tuple(x[part] for x in state.values()), constants, spikes[p.name],
+            self.fired[p.name][part], tuple(traces.values()), self.first_tick, begin, last,
         )  # fmt: skip
 
-    def _send(
-        self, source: str, spikes: dict[str, NDArray], arriving: dict[str, IntArray], first: int, last: int
-    ) -> None:
+    def _send(self, source: str, spikes: dict[str, NDArray], arriving: dict[str, Ports], first: int, last: int) -> None:
         for connection in self.program.connections:
             if connection.source == source:
                 for deliver in self.lowered[connection.name]:
-                    deliver(spikes[source], arriving[connection.target], first, last)
+                    deliver(spikes[source], arriving[connection.target][connection.port], first, last)
 
     def result(
         self, active: Sequence[Mapping[str, int]], readout: tuple[str, Literal["spikes", "v"]] | None
@@ -228,15 +275,18 @@ class _Run:
             inactive_updates={name: updated[name] - count for name, count in active_updates.items()},
         )
         names = [p.name for p in self.program.populations]
-        state = State(self.u, self.v, self.arriving, self.first_tick + self.steps)
-        read = None if readout is None else (self.fired if readout[1] == "spikes" else self.v)[readout[0]]
+        state = State(self.variables, self.arriving, self.first_tick + self.steps)
+        read = None if readout is None else (self.fired if readout[1] == "spikes" else state.v)[readout[0]]
+        traced = dict.fromkeys(what for name in names for what in self.traces[name])
         return LoihiRun(
             spike_counts=self.fired,
             state=state,
             counts=counts,
             spikes={n: self.spikes[n].transpose(1, 0, 2) for n in names if n in self.spikes},
-            u={n: self.trace_u[n].transpose(1, 0, 2) for n in names if n in self.trace_u},
-            v={n: self.trace_v[n].transpose(1, 0, 2) for n in names if n in self.trace_v},
+            traces={
+                what: {n: self.traces[n][what].transpose(1, 0, 2) for n in names if what in self.traces[n]}
+                for what in traced
+            },
             readout=read,
         )
 
@@ -249,7 +299,7 @@ def _padded(size: int) -> int:
 
 
 def _batch_of(state: State) -> int:
-    return len(next(iter(state.v.values()), np.empty((1, 0))))
+    return len(next((ports[0] for ports in state.arriving.values()), np.empty((1, 0))))
 
 
 def _checked_inputs(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from neuro.atomic import replacing
 from neuro.errors import FileError
 
 from .network import Network
@@ -21,17 +20,15 @@ def save_state(path: str | Path, network: Network, state: State) -> None:
     """Write tick, potentials and spikes under way to an .npz file, atomically. Resuming from it equals never having
     stopped.
     """
-    target = Path(path)
-    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=target.name, delete=False) as file:
-        np.savez(
-            file,
-            version=np.array(VERSION),
-            network=np.array(network.digest()),
-            tick=np.array(state.tick),
-            v=state.v,
-            pending=state.pending,
-        )
-    os.replace(file.name, target)
+    arrays = {
+        "version": np.array(VERSION),
+        "network": np.array(network.digest()),
+        "tick": np.array(state.tick),
+        "v": state.v,
+        "pending": state.pending,
+    }
+    with replacing(path) as part, part.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
 
 
 def load_state(path: str | Path, network: Network) -> State:

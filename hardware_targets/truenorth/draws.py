@@ -1,12 +1,10 @@
 """Random numbers of the stochastic modes. IBM's generator (polynomial, draw order) is unpublished: this one is ours.
 
 Counter based: each draw is a hash of (seed of the core, tick, stream, neuron), so it does not depend on the order of
-evaluation,
-on the number of threads or on what else is drawn, and a checkpoint needs no generator state. Streams: axon index for
-synapses,
-then LEAK and THRESHOLD behind all axons. The key is splitmix64 (Steele et al. 2014), the per-neuron step the 32-bit
-finaliser
-"lowbias32" (Wellons 2018). Bits 24..31 are the 8-bit rho of synapse and leak; the low bits, masked, are eta.
+evaluation, on the number of threads or on what else is drawn, and a checkpoint needs no generator state. Streams: axon
+index for synapses, then LEAK and THRESHOLD behind all axons. The key is splitmix64 (Steele et al. 2014), the step below
+it the 32-bit finaliser "lowbias32" (Wellons 2018). rho of synapse and leak has 8 bits: neuron j takes byte j % 4 of
+hash j // 4. eta is masked from the low bits of hash j.
 """
 
 from __future__ import annotations
@@ -14,6 +12,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from .vector import bytes_of, ramp16, ramp64, store
 
 LEAK, THRESHOLD = 1 << 20, (1 << 20) + 1
 
@@ -28,29 +28,53 @@ def splitmix64(x):
 
 
 @numba.njit(inline="always")
-def stream_key(seed, tick, stream):
-    """The 32-bit key that all neurons of one core share in one stream of one tick."""
-    return np.uint32(splitmix64(splitmix64(np.uint64(seed) ^ splitmix64(np.uint64(tick))) ^ np.uint64(stream)))
+def tick_key(seed, tick):
+    """The 64-bit key of one core in one tick."""
+    return splitmix64(np.uint64(seed) ^ splitmix64(np.uint64(tick)))
 
 
 @numba.njit(inline="always")
-def hash32(key, neuron):
-    """Uniform 32 bits for one neuron under a stream key."""
-    x = np.uint32(key + np.uint32(np.uint32(neuron) * np.uint32(0x9E3779B9)))
-    x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(16))) * np.uint32(0x7FEB352D))
-    x = np.uint32(np.uint32(x ^ np.uint32(x >> np.uint32(15))) * np.uint32(0x846CA68B))
-    return np.uint32(x ^ np.uint32(x >> np.uint32(16)))
+def stream_key(key, stream):
+    """The 32-bit key that all neurons of one core share in one stream of one tick.   key: `tick_key`."""
+    return np.uint32(splitmix64(key ^ np.uint64(stream)))
+
+
+@numba.njit(inline="always")
+def hashed(key, index):
+    """Uniform 32 bits in each lane.   index: lanes of 32 bits."""
+    x = index * np.uint32(0x9E3779B9) + key
+    x = (x ^ (x >> np.uint32(16))) * np.uint32(0x7FEB352D)
+    x = (x ^ (x >> np.uint32(15))) * np.uint32(0x846CA68B)
+    return x ^ (x >> np.uint32(16))
+
+
+@numba.njit(inline="always")
+def rho64(key, w):
+    """rho (0..255) of neurons 64 w to 64 w + 63, in lanes of 16 bits."""
+    return bytes_of(hashed(key, ramp16(np.uint32(16 * w))))
+
+
+@numba.njit(inline="always")
+def eta64(key, w):
+    """The bits of eta, before the mask, of neurons 64 w to 64 w + 63, in lanes of 32 bits."""
+    return hashed(key, ramp64(np.uint32(64 * w)))
 
 
 @numba.njit(cache=True)
-def _draws(seed, tick, stream, neurons):
-    key = stream_key(seed, tick, stream)
-    out = np.empty(neurons, np.uint32)
-    for j in range(neurons):
-        out[j] = hash32(key, j)
-    return out
+def _draws(seed, tick, stream, words):
+    key = stream_key(tick_key(seed, tick), stream)
+    rho, eta = np.empty(64 * words, np.uint16), np.empty(64 * words, np.uint32)
+    for w in range(words):
+        store(rho, 64 * w, rho64(key, w))
+        store(eta, 64 * w, eta64(key, w))
+    return rho, eta
 
 
-def draw(seed: int, tick: int, stream: int, neurons: int) -> NDArray[np.uint32]:
-    """The draws of one stream: (neurons,) uint32. Any value can be recomputed at any time from its indices."""
-    return np.asarray(_draws(np.uint64(seed), tick, stream, neurons))
+def draw_rho(seed: int, tick: int, stream: int, neurons: int) -> NDArray[np.uint16]:
+    """rho of one stream: (neurons,) in 0..255. Any value can be recomputed at any time from its indices."""
+    return np.asarray(_draws(np.uint64(seed), tick, stream, -(-neurons // 64))[0][:neurons])
+
+
+def draw_eta(seed: int, tick: int, stream: int, neurons: int) -> NDArray[np.uint32]:
+    """The bits of eta of one stream, before the mask: (neurons,) uint32."""
+    return np.asarray(_draws(np.uint64(seed), tick, stream, -(-neurons // 64))[1][:neurons])

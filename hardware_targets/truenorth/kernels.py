@@ -1,10 +1,11 @@
 """One tick of a whole network, compiled. Restates `neuron` for speed; the tests hold the two equal, spike for spike.
 
 Cost follows events: a core walks the axons that are active, adds one masked row of weights per axon to all its neurons
-at once (64 neurons share one word of the crossbar), then settles all neurons in a few vector passes; only neurons that
-cross a threshold are visited one by one. A core without input whose last such tick changed nothing sleeps until a spike
-arrives. Threads (`lane` 0, 1, ...) own contiguous ranges of cores and write outgoing spikes to a plane of their own;
-planes are OR-ed when a tick reads them, so results depend neither on the number of threads nor on their timing.
+at once (64 neurons share one word of the crossbar), then settles them in one vector pass. What the next cores will need
+is asked for ahead: waiting for memory costs more than everything else. A core without input whose last such tick
+changed nothing sleeps until a spike arrives. Threads (`lane` 0, 1, ...) own contiguous ranges of cores and write
+outgoing spikes to a plane of their own; planes are OR-ed when a tick reads them, so results depend neither on the
+number of threads nor on their timing.
 """
 
 from __future__ import annotations
@@ -14,25 +15,11 @@ import os
 import numpy as np
 from numba import njit, types
 
-from .draws import LEAK, THRESHOLD, stream_key
-from .passes import (
-    add,
-    add_and_leak,
-    bounded,
-    compare,
-    compare_noisy,
-    copy,
-    differs,
-    leak_reversed,
-    noise,
-    raise_to,
-    toss_leak,
-    toss_weights,
-)
-from .vector import add_where, atomic_add, nonzero, popcount, prefetch, trailing_zeros
+from . import passes
+from .draws import tick_key
+from .passes import AXONS, BURST, NEURONS, TOSSED, WEIGHTS, WORDS
+from .vector import atomic_add, prefetch, prefetch_to_write, trailing_zeros
 
-# columns of `rows`: which row of each deduplicated table a core uses
-WEIGHTS, LEAKS, ALPHA, FLOOR, LOW, BETA, RESET, MODE, REVERSAL, TOSSED, TOSSED_LEAK, MASK = range(12)
 # core kinds
 PLAIN, GENERAL, RESTLESS = 0, 1, 3
 # columns of counts
@@ -43,25 +30,20 @@ _sched_yield = types.ExternalFunction("sched_yield", types.int32())
 # fields of a packed target
 DELAY_AT, HOPS_AT, CROSSINGS_AT, WORD_AT = 6, 14, 26, 32
 NOWHERE, OFF_GRID = -1, -2
-FETCH = 2  # cores whose active axons are known, and their crossbar rows on the way, at any moment
+FETCH = 8  # cores whose active axons are known, and their crossbar rows on the way, at any moment
 AHEAD = 12  # spikes between asking for a cache line and using it
 
 
 @njit(cache=True)
-def _gather(pending, slot, first, words, active, place):
-    """Take (and clear) the axons that are active now, from all planes, into active[place]; returns their number."""
+def _gather(pending, slot, first, words, active):
+    """Take (and clear) the axons of one core that are active now, from all planes; returns their number."""
     n = 0
     for w in range(words):
         bits = np.uint64(0)
         for plane in range(pending.shape[0]):
             bits |= pending[plane, slot, first + w]
-        if bits != 0:
-            for plane in range(pending.shape[0]):
-                pending[plane, slot, first + w] = np.uint64(0)
-            while bits != 0:
-                active[place, n] = (w << 6) + np.int64(trailing_zeros(bits))
-                n += 1
-                bits &= bits - np.uint64(1)
+            pending[plane, slot, first + w] = np.uint64(0)
+        n = passes.put_indices(active, n, bits, w << 6)
     return n
 
 
@@ -71,89 +53,54 @@ def advance(begin, end, tick, net, tables, v, pending, asleep, kind, seeds, fire
     their number.
     """
     crossbar, axon_types, rows, _, bounds, sizes = net
-    weights, leak, alpha, floor, low, beta, reset, mode, reversal, tossed, tossed_leak, mask = tables
-    axons, words = crossbar.shape[1], crossbar.shape[2]
-    width, slots = words * 64, pending.shape[1]
-    axon_words = (axons + 63) // 64
-    half, wrap, least, most = bounds[0], bounds[1], bounds[2], bounds[3]
-    burst, real = sizes[0], sizes[1]
-    acc, row = np.empty(width, np.int16), np.empty(width, np.int16)
-    flags, eta, before = np.empty(width, np.uint8), np.zeros(width, np.int32), np.empty(width, np.int32)
-    slot = tick % slots
-    active, number = np.empty((FETCH, axons), np.int64), np.zeros(FETCH, np.int64)  # of this core and of the next ones
+    weights, tossed = tables[0], tables[10]
+    words, axons, burst = sizes[WORDS], sizes[AXONS], sizes[BURST]
+    width, axon_words, slot = words * 64, (axons + 63) // 64, tick % pending.shape[1]
+    register = (bounds[0], bounds[1], bounds[2], bounds[3])
+    acc = np.zeros(width, np.int16)
+    active, number = np.empty((FETCH, axons + 64), np.int64), np.zeros(FETCH, np.int64)  # of this core and the next
     spikes, events = 0, np.int64(0)
     for ahead in range(begin, end + FETCH - 1):
         if ahead < end:
-            place = ahead % FETCH
-            number[place] = _gather(pending, slot, ahead * axon_words, axon_words, active, place)
-            for k in range(number[place]):
-                prefetch(crossbar, (ahead * axons + active[place, k]) * words)
-                prefetch(axon_types, ahead * axons + active[place, k])
+            found = active[ahead % FETCH]
+            n = _gather(pending, slot, ahead * axon_words, axon_words, found)
+            number[ahead % FETCH] = n
+            for k in range(n):
+                prefetch(crossbar, (ahead * axons + found[k]) * words)
+                prefetch(axon_types, ahead * axons + found[k])
         c = ahead - FETCH + 1
         if c < begin:
             continue
-        n, n_now = 0, number[c % FETCH]
-        if n_now == 0 and asleep[c]:
+        n, now = number[c % FETCH], active[c % FETCH]
+        if n == 0 and asleep[c]:
             continue
-        acc[:] = 0
-        general, quiet = kind[c] != PLAIN, n_now == 0
-        table, r_tossed = rows[c, WEIGHTS], rows[c, TOSSED]
-        for k in range(n_now):
-            a = active[c % FETCH, k]
-            g = np.int64(axon_types[c, a])
-            bit_row = (c * axons + a) * words
-            if n == burst:
-                add(v, c, acc)
-                acc[:] = 0
-                n = 0
-            n += 1
-            if general and tossed[r_tossed, g, width] != 0:
-                toss_weights(weights, table, tossed, r_tossed, g, stream_key(seeds[c], tick, a), row)
-                for w in range(words):
-                    add_where(acc, w * 64, row, w * 64, crossbar, bit_row + w)
+        key = tick_key(seeds[c], tick) if kind[c] != PLAIN else np.uint64(0)
+        done = 0
+        while True:
+            some = min(n, done + burst)
+            if kind[c] != PLAIN:
+                passes.sum_tossed_inputs(
+                    c * axons, now, done, some, sizes, axon_types, crossbar, weights, rows[c, WEIGHTS], tossed,
+                    rows[c, TOSSED], key, acc,
+                )  # fmt: skip
             else:
-                start = (table * weights.shape[1] + g) * width
-                for w in range(words):
-                    add_where(acc, w * 64, weights, start + w * 64, crossbar, bit_row + w)
-            for w in range(words):
-                events += np.int64(popcount(crossbar[c, a, w]))
-        r_leak, r_alpha, r_low = rows[c, LEAKS], rows[c, ALPHA], rows[c, LOW]
-        if quiet:
-            copy(v, c, before)
-        if general:
-            add(v, c, acc)
-            toss_leak(leak, r_leak, tossed_leak, rows[c, TOSSED_LEAK], stream_key(seeds[c], tick, LEAK), row)
-            leak_reversed(v, c, row, reversal, rows[c, REVERSAL], half, wrap, least, most)
-            noise(mask, rows[c, MASK], stream_key(seeds[c], tick, THRESHOLD), eta)
-            compare_noisy(v, c, alpha, r_alpha, low, r_low, eta, flags)
-            raise_to(v, c, floor, rows[c, FLOOR])
+                passes.sum_inputs(
+                    c * axons, now, done, some, sizes, axon_types, crossbar, weights, rows[c, WEIGHTS], acc
+                )
+            done = some
+            if done == n:
+                break
+            passes.add_sums(v, c * width, acc)
+        events += passes.count_synapses(c * axons, now, n, words, crossbar)
+        if kind[c] == PLAIN:
+            spikes, changed = passes.settle(c, sizes, rows, tables, register, acc, v, fired, spikes)
         else:
-            add_and_leak(v, c, acc, leak, r_leak, half, wrap, least, most)
-            compare(v, c, alpha, r_alpha, low, r_low, floor, rows[c, FLOOR], flags)
-        asleep[c] = quiet and kind[c] != RESTLESS and not differs(v, c, before)
-        count[NEURON_UPDATES] += real
-        count[ACTIVE_CORES] += n_now > 0
-        for w in range(words):
-            crossed = nonzero(flags, w * 64)
-            while crossed != 0:
-                asleep[c] = False
-                j = w * 64 + np.int64(trailing_zeros(crossed))
-                crossed &= crossed - np.uint64(1)
-                gamma = mode[rows[c, MODE], j]
-                eta_j = eta[j] if general else np.int32(0)
-                x = v[c, j]
-                if flags[j] == 1:
-                    fired[spikes] = c * width + j
-                    spikes += 1
-                    if gamma == 0:
-                        x = reset[rows[c, RESET], j]
-                    elif gamma == 1:
-                        x = np.int32(x - alpha[r_alpha, j] - eta_j)
-                elif gamma == 0:
-                    x = np.int32(-reset[rows[c, RESET], j])
-                elif gamma == 1:
-                    x = np.int32(x + beta[rows[c, BETA], j] + eta_j)
-                v[c, j] = bounded(x, half, wrap, least, most)
+            spikes, changed = passes.settle_general(
+                c, sizes, rows, tables, register, acc, v, fired, spikes, key, kind[c] == RESTLESS
+            )
+        asleep[c] = n == 0 and not changed and kind[c] != RESTLESS
+        count[NEURON_UPDATES] += sizes[NEURONS]
+        count[ACTIVE_CORES] += n > 0
     count[SPIKES] += spikes
     count[SYNAPTIC_EVENTS] += events
     return spikes
@@ -172,7 +119,7 @@ def deliver(fired, spikes, targets, slot, pending, count):
             soon = targets[fired[k + AHEAD]]
             if soon >= 0:
                 at = slot + ((soon >> DELAY_AT) & 255)
-                prefetch(pending, (at - slots if at >= slots else at) * words + (soon >> WORD_AT))
+                prefetch_to_write(pending, (at - slots if at >= slots else at) * words + (soon >> WORD_AT))
         target = targets[fired[k]]
         if target >= 0:
             at = slot + ((target >> DELAY_AT) & 255)
@@ -246,13 +193,12 @@ def run_lane(
     """One thread's part of `ticks` ticks; v (cores, width) and pending (lanes, slots, words) are changed in place.
 
     input_bits: word << 6 | bit of every incoming spike, sorted by tick; input_ends: (ticks,) how many up to each tick.
-    fired: (lanes, cores * width), number: (lanes, 8), partial: (lanes, 16) are scratch.
+    fired: (lanes, at least the neurons of a lane + 64), number: (lanes, 8), partial: (lanes, 16) are scratch.
     Lane 0 returns counts (ticks, COLUMNS), lines and spikes with their ends per tick (ascending within a tick).
     """
     lanes, slots, all_words = pending.shape
-    cores, axons = net[0].shape[0], net[0].shape[1]
-    core_words = cores * ((axons + 63) // 64)
-    targets = net[3].ravel()
+    cores, targets = net[2].shape[0], net[3]
+    core_words = cores * ((net[5][AXONS] + 63) // 64)
     each = (cores + lanes - 1) // lanes
     first, last = min(cores, lane * each), min(cores, (lane + 1) * each)
     counts = np.zeros((ticks, COLUMNS), np.int64)

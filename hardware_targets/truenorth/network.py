@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from neuro.errors import ParameterError, ShapeError
 
-from . import kernels, mesh
+from . import kernels, mesh, pages, passes
 from .core import INT16, Cores, CoreShape
 from .neuron import RESET_NONE, RESET_SUBTRACT, RESET_TO_VALUE
 
@@ -38,6 +38,7 @@ class Network:
     are internal.
 
     shape: CoreShape;  count: number of cores C;  outputs: number of output lines;  seeds: (C,) uint64, one per core
+    positions: (C, 2) x and y of each core;  output_position: where packets to the outputs leave the mesh
     """
 
     shape: CoreShape
@@ -48,6 +49,8 @@ class Network:
     tables: tuple[Any, ...]
     v: NDArray[np.int32]
     kind: NDArray[np.uint8]
+    positions: NDArray[np.int64]
+    output_position: tuple[int, int] | None
 
     @property
     def neurons(self) -> int:
@@ -106,20 +109,20 @@ def make_network(
     if len(np.unique(at, axis=0)) != c:
         raise ParameterError("network: two cores share one position")
     width = -(-n // 64) * 64
-    rows = np.zeros((c, 12), np.int32)
+    rows = np.zeros((c, passes.MASK + 1), np.int32)
     tables, kind = _tables(shape, cores, c, width, rows)
     net = (
-        _packed_crossbar(cores.crossbar, width),
-        np.ascontiguousarray(np.broadcast_to(cores.axon_types, (c, shape.axons)), dtype=np.uint8),
+        pages.settled(_packed(cores.crossbar, width).ravel()),
+        pages.settled(np.broadcast_to(cores.axon_types, (c, shape.axons)).astype(np.uint8).ravel()),
         rows,
-        _packed_targets(shape, targets, c, width, at, outputs, output_position),
+        _packed_targets(shape, targets, c, width, at, outputs, output_position).ravel(),
         _bounds(shape),
-        np.array([_burst(tables[0]), n], np.int64),
+        np.array([width // 64, shape.axon_types, shape.axons, n, _burst(tables[0]), _wild(shape, cores)], np.int64),
     )
-    v = np.zeros((c, width), np.int32)
+    v = pages.zeros((c, width), np.int32)
     v[:, :n] = np.broadcast_to(cores.v, (c, n))
     seeds = np.random.SeedSequence(seed).generate_state(c, np.uint64).astype(np.uint64)
-    return Network(shape, c, outputs, seeds, net, tables, v, kind)
+    return Network(shape, c, outputs, seeds, net, tables, v, kind, at, output_position)
 
 
 def default_positions(count: int, shape: CoreShape) -> NDArray[np.int64]:
@@ -143,64 +146,84 @@ def _burst(weights: NDArray[np.int16]) -> int:
     return int(INT16[1] // max(1, np.abs(weights.astype(np.int32)).max(initial=1)))
 
 
-def _packed_crossbar(bars: NDArray[Any], width: int) -> NDArray[np.uint64]:
+def _wild(shape: CoreShape, cores: Cores) -> bool:
+    """Whether a reset can leave the register, so that it has to be bounded again."""
+    if shape.overflow == "none":
+        return False
+    least, most = shape.potential
+    inside = least <= -abs(cores.reset).max() and abs(cores.reset).max() <= most
+    return not (inside and cores.alpha.min() >= 0 and cores.beta.min() >= 0)
+
+
+def _fits(field: NDArray[Any], dtype: Any) -> bool:
+    info = np.iinfo(dtype)
+    return bool(info.min <= field.min(initial=0) and field.max(initial=0) <= info.max)
+
+
+def _packed(bars: NDArray[Any], width: int) -> NDArray[np.uint64]:
+    """(..., N) booleans -> (..., width / 64) words, bit j of word w for neuron 64 w + j."""
     if bars.dtype == np.uint64:
         return np.ascontiguousarray(bars)
-    padded = np.zeros((*bars.shape[:2], width // 8), np.uint8)
-    packed = np.packbits(bars, axis=2, bitorder="little")
-    padded[:, :, : packed.shape[2]] = packed
+    padded = np.zeros((*bars.shape[:-1], width // 8), np.uint8)
+    packed = np.packbits(bars.astype(bool), axis=-1, bitorder="little")
+    padded[..., : packed.shape[-1]] = packed
     return padded.view("<u8").astype(np.uint64, copy=False)
 
 
 def _tables(
     shape: CoreShape, cores: Cores, c: int, width: int, rows: NDArray[np.int32]
 ) -> tuple[tuple[NDArray[Any], ...], NDArray[np.uint8]]:
-    """Parameter tables in kernel order with equal rows shared; fills `rows`. Also the kind of each core."""
-    n = shape.neurons
+    """Parameter tables in kernel order with equal rows shared, flat; fills `rows`. Also the kind of each core."""
+    n, p = shape.neurons, passes
 
-    def shared(column: int, field: NDArray[Any], dtype: Any, fill: int) -> NDArray[Any]:
+    def shared(column: int, field: NDArray[Any]) -> NDArray[Any]:
         if field.shape[0] == 1 or (field == field[:1]).all():
-            unique, index = field[:1], np.zeros(c, np.int64)
-        else:
-            bare = np.ascontiguousarray(field).reshape(c, -1)
-            keys = bare.view(np.dtype((np.void, bare.dtype.itemsize * bare.shape[1]))).ravel()
-            _, first, index = np.unique(keys, return_index=True, return_inverse=True)
-            order = np.argsort(first)  # in order of first use: cores in sequence read rows in sequence
-            unique, index = field[first[order]], np.argsort(order)[index]
-        rows[:, column] = index
-        table = np.full((*unique.shape[:-1], width), fill, dtype)
-        table[..., :n] = unique
-        return table
+            return field[:1]
+        bare = np.ascontiguousarray(field).reshape(c, -1)
+        keys = bare.view(np.dtype((np.void, bare.dtype.itemsize * bare.shape[1]))).ravel()
+        _, first, index = np.unique(keys, return_index=True, return_inverse=True)
+        order = np.argsort(first)  # in order of first use: cores in sequence read rows in sequence
+        rows[:, column] = np.argsort(order)[index]
+        return field[first[order]]
 
-    floor = cores.floor.astype(bool)
-    beta, alpha = cores.beta.astype(np.int64), cores.alpha.astype(np.int64)
-    # A hard reset to exactly -beta is a floor; a crossing that changes nothing need not be visited.
-    is_floor = floor | ((cores.mode == RESET_TO_VALUE) & (cores.reset == beta) & (cores.mask == 0) & (alpha >= -beta))
-    visited = (
-        ~is_floor & (cores.mode != RESET_NONE) & ~((cores.mode == RESET_SUBTRACT) & (beta == 0) & (cores.mask == 0))
-    )
-    low = np.where(visited, -beta + int(shape.inclusive), INT32.min + (1 << 25))
-    tossed = np.moveaxis(
-        np.broadcast_to(cores.stochastic_weights, (*cores.stochastic_weights.shape[:1], n, shape.axon_types)), 2, 1
-    )
-    weights = np.moveaxis(np.broadcast_to(cores.weights, (*cores.weights.shape[:1], n, shape.axon_types)), 2, 1)
-    k = kernels
-    tossed_table = shared(k.TOSSED, tossed.astype(np.uint8), np.uint8, 0)
-    # One more column says whether any neuron of the row tosses at all.
-    tossed_table = np.concatenate([tossed_table, tossed_table.any(-1, keepdims=True).astype(np.uint8)], -1)
+    def values(column: int, field: NDArray[Any], dtype: Any, fill: int) -> NDArray[Any]:
+        unique = shared(column, field)
+        table = pages.zeros((*unique.shape[:-1], width), dtype)
+        table[..., :n], table[..., n:] = unique, fill
+        return table.ravel()
+
+    def bits(column: int, field: NDArray[Any]) -> NDArray[np.uint64]:
+        unique = shared(column, field)
+        return pages.settled(_packed(np.broadcast_to(unique, (*unique.shape[:-1], n)), width).ravel())
+
+    def by_type(field: NDArray[Any]) -> NDArray[Any]:
+        return np.moveaxis(np.broadcast_to(field, (field.shape[0], n, shape.axon_types)), 2, 1)
+
+    floor, beta, alpha = cores.floor.astype(bool), cores.beta.astype(np.int64), cores.alpha.astype(np.int64)
+    hard, linear = cores.mode == RESET_TO_VALUE, cores.mode == RESET_SUBTRACT
+    # A hard reset to exactly -beta is a floor; a crossing that changes nothing need not be noticed.
+    is_floor = floor | (hard & (cores.reset == beta) & (cores.mask == 0) & (alpha >= -beta))
+    unchanged = (cores.mode == RESET_NONE) | (linear & (beta == 0) & (cores.mask == 0))
+    never = INT32.min + (1 << 25)  # threshold noise can be taken from it
+    weights, floors = by_type(cores.weights), np.where(is_floor, -beta, INT32.min)
+    jump = np.where(hard, cores.reset, np.where(linear, -alpha, 0))
+    # Most networks have small numbers, and half the bytes to read; one decision for all, as each makes its own kernel.
+    narrow = _fits(weights, np.int8) and all(_fits(field, np.int16) for field in (alpha, floors, jump))
+    small, large = (np.int8, np.int16) if narrow else (np.int16, np.int32)
     tables = (
-        shared(k.WEIGHTS, weights, np.int16, 0),
-        shared(k.LEAKS, cores.leak, np.int16, 0),
-        shared(k.ALPHA, alpha, np.int32, INT32.max - (1 << 25)),
-        shared(k.FLOOR, np.where(is_floor, -beta, INT32.min), np.int32, INT32.min),
-        shared(k.LOW, low, np.int32, INT32.min + (1 << 25)),
-        shared(k.BETA, beta, np.int32, 0),
-        shared(k.RESET, cores.reset, np.int32, 0),
-        shared(k.MODE, cores.mode, np.uint8, RESET_NONE),
-        shared(k.REVERSAL, cores.reversal.astype(np.uint8), np.uint8, 0),
-        np.ascontiguousarray(tossed_table),
-        shared(k.TOSSED_LEAK, cores.stochastic_leak.astype(np.uint8), np.uint8, 0),
-        shared(k.MASK, cores.mask, np.uint32, 0),
+        values(p.WEIGHTS, weights, small, 0),
+        values(p.LEAKS, cores.leak, np.int16, 0),
+        values(p.ALPHA, alpha, large, np.iinfo(large).max),
+        values(p.FLOOR, floors, large, np.iinfo(large).min),
+        values(p.LOW, np.where(is_floor | unchanged, never, -beta + int(shape.inclusive)), np.int32, never),
+        values(p.JUMP, jump, large, 0),
+        values(p.FALL, np.where(hard, -cores.reset, np.where(linear, beta, 0)), np.int32, 0),
+        bits(p.KEPT, ~hard),
+        bits(p.LINEAR, linear),
+        bits(p.REVERSAL, cores.reversal),
+        bits(p.TOSSED, by_type(cores.stochastic_weights)),
+        bits(p.TOSSED_LEAK, cores.stochastic_leak),
+        values(p.MASK, cores.mask, np.int32, 0),
     )
 
     def any_of(field: NDArray[Any]) -> NDArray[np.bool_]:
@@ -208,7 +231,7 @@ def _tables(
 
     restless = any_of(cores.stochastic_leak) | any_of(cores.mask)
     general = any_of(cores.stochastic_weights) | any_of(cores.reversal)
-    kind = np.where(restless, k.RESTLESS, np.where(general, k.GENERAL, k.PLAIN)).astype(np.uint8)
+    kind = np.where(restless, kernels.RESTLESS, np.where(general, kernels.GENERAL, kernels.PLAIN)).astype(np.uint8)
     return tables, kind
 
 
@@ -247,7 +270,8 @@ def _packed_targets(
         | delay << kernels.DELAY_AT
         | axon % 64
     )
-    full = np.full((c, width), kernels.NOWHERE, np.int64)
+    full = pages.zeros((c, width), np.int64)
+    full[:, n:] = kernels.NOWHERE
     full[:, :n] = np.where(inner | outer, packed, np.where(core == OFF_GRID, kernels.OFF_GRID, kernels.NOWHERE))
     return full
 

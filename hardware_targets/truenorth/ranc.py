@@ -10,10 +10,7 @@ A packet is [dx][dy][axon][tick], injected at core (0, 0), so that dx, dy are it
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuro.atomic import replacing
 from neuro.errors import FileError, ParameterError
 
 Bits = NDArray[np.uint8]
@@ -130,8 +128,8 @@ def _core_files(place: Path, most: int) -> dict[int, tuple[Path, Path]]:
     return found
 
 
-def read_words(path: Path) -> list[bytes]:
-    """The words of a text file without // and /* */ comments."""
+def read_text(path: Path) -> bytes:
+    """A text file without its // and /* */ comments."""
     try:
         if not path.is_file():
             raise FileError(f"{path}: missing; the folder is incomplete")
@@ -141,12 +139,19 @@ def read_words(path: Path) -> list[bytes]:
         data = path.read_bytes()
     except OSError as error:
         raise FileError(f"{path}: cannot be read: {error.strerror}") from error
-    return (COMMENT.sub(b" ", data) if b"/" in data else data).split()
+    return COMMENT.sub(b" ", data) if b"/" in data else data
 
 
 def read_bits(path: Path, width: int | None = None) -> Bits:
     """Binary words of one width as a (words, width) array of 0 and 1."""
-    words = read_words(path)
+    data = read_text(path)
+    first = data.find(b"\n")
+    if first > 0 and (width or first) == first and len(data) % (first + 1) == 0:
+        table = np.frombuffer(data, np.uint8).reshape(-1, first + 1)
+        bits = table[:, :-1] - np.uint8(48)
+        if (table[:, -1] == 10).all() and (bits <= 1).all():  # nothing but lines of one length: millions of packets
+            return bits
+    words = data.split()
     if not words:
         return np.zeros((0, width or 0), np.uint8)
     want = width or len(words[0])
@@ -210,7 +215,7 @@ def _read_core(csram: Path, tc: Path, form: Format) -> RancCore:
 
 
 def _read_counts(path: Path, total: int, what: str) -> NDArray[np.int64]:
-    words = read_words(path)
+    words = read_text(path).split()
     if any(not word.isdigit() or len(word) > 9 for word in words):
         k = next(k for k, word in enumerate(words) if not word.isdigit() or len(word) > 9)
         raise FileError(f"{path}: word {k + 1} is not a count: {words[k][:20]!r}")
@@ -285,14 +290,14 @@ def write_inputs(folder: str | Path, packets: Packets, form: Format) -> None:
     _write_lines(
         place / "tb_input.txt", np.concatenate([_bits(p[k], w, False, f"packets: {k}") for k, w in widths.items()], 1)
     )
-    _write_text(place / "tb_num_inputs.txt", (b"%d" % n for n in np.diff(packets.ends, prepend=0)))
+    _write_text(place / "tb_num_inputs.txt", b"".join(b"%d\n" % n for n in np.diff(packets.ends, prepend=0)))
 
 
 def write_outputs(folder: str | Path, packets: Packets, outputs: int) -> None:
     """Write tb_correct.txt and tb_num_outputs.txt."""
     place, width = Path(folder), max(1, (outputs - 1).bit_length())
     _write_lines(place / "tb_correct.txt", _bits(packets.fields["line"], width, False, "outputs: line"))
-    _write_text(place / "tb_num_outputs.txt", (b"%d" % n for n in np.diff(packets.ends, prepend=0)))
+    _write_text(place / "tb_num_outputs.txt", b"".join(b"%d\n" % n for n in np.diff(packets.ends, prepend=0)))
 
 
 def _bits(values: NDArray[Any], width: int, signed: bool, name: str) -> Bits:
@@ -305,11 +310,11 @@ def _bits(values: NDArray[Any], width: int, signed: bool, name: str) -> Bits:
 
 
 def _write_lines(path: Path, bits: Bits) -> None:
-    _write_text(path, (row.tobytes() for row in bits + np.uint8(48)))
+    lines = np.full((bits.shape[0], bits.shape[1] + 1), ord("\n"), np.uint8)
+    lines[:, :-1] = bits + np.uint8(48)
+    _write_text(path, lines.tobytes())
 
 
-def _write_text(path: Path, lines: Iterable[bytes]) -> None:
-    """Write lines to a temporary file beside `path`, then rename: a reader never sees half a file."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        file.write(b"".join(line + b"\n" for line in lines))
-    os.replace(file.name, path)
+def _write_text(path: Path, data: bytes) -> None:
+    with replacing(path) as part:
+        part.write_bytes(data)

@@ -9,8 +9,6 @@ configuration allows; the rest are the simulator's default neurons (threshold 1,
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuro.atomic import replacing
 from neuro.errors import FileError
 
 from .network import Network
@@ -228,9 +227,8 @@ def _core_table(core: RancCore, place: list[int]) -> dict[str, Any]:
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
-        json.dump(data, file)
-    os.replace(file.name, path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(data), encoding="utf-8")
 
 
 def output_text(tick: NDArray[Any], line: NDArray[Any], ticks: int, outputs: int) -> str:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from neuro.errors import ParameterError, ShapeError
 
-from . import kernels
+from . import kernels, pages
 from .network import Network
 
 
@@ -88,9 +88,9 @@ def run(
     if state.v.shape != (c, n) or state.pending.shape != (network.slots, network.pending_words):
         raise ShapeError(f"run: the state belongs to another network: v {state.v.shape}, pending {state.pending.shape}")
     lanes = max(1, min(threads or c // WORTH_A_THREAD, len(processors()), c))
-    v = np.zeros_like(network.v)
+    v = pages.zeros(network.v.shape, np.int32)
     v[:, :n] = state.v
-    pending = np.zeros((lanes, *state.pending.shape), np.uint64)
+    pending = pages.zeros((lanes, *state.pending.shape), np.uint64)
     pending[0] = np.roll(state.pending, state.tick % network.slots, axis=0)
     ends, bits = _sorted_events(network, state.tick, ticks, events)
     counts, lines, line_ends, spikes, spike_ends = _in_lanes(network, state.tick, ticks, v, pending, ends, bits, record)
@@ -133,7 +133,7 @@ def _in_lanes(
     lanes, c, width = pending.shape[0], *v.shape
     share = -(-c // lanes)
     scratch = (
-        np.empty((lanes, share * width), np.int32),
+        np.empty((lanes, share * width + 64), np.int32),
         np.zeros((lanes, 8), np.int64),
         np.zeros((lanes, 16), np.int64),
     )

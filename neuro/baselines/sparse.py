@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from neuro.datasets.split import Split
 from neuro.errors import ParameterError
 from neuro.training import History, Samples, fit
 
+Network = TypeVar("Network", bound=nn.Module)
 Masks = Mapping[str, Tensor]
 """For every pruned weight, by its name in the module, which of its elements stay (True)."""
 
@@ -61,6 +62,26 @@ def _largest(magnitudes: Tensor, fraction: float) -> Tensor:
     return kept
 
 
+def nm_masks(module: nn.Module, n: int = 2, m: int = 4) -> Masks:
+    """Masks that keep the n largest of every m neighbouring inputs of an output: n / m of the MACs, and an index of
+    ceil(log2 m) bits with each weight. Mishra et al. 2021 (arXiv 2104.08378), sec. 2.1 [recalled]: 2:4.
+
+    Neighbours lie along the second dimension; a weight whose size there is no multiple of m stays dense, and is not
+    among the masks. Raises ParameterError unless 1 <= n < m, or where no weight can be masked.
+    """
+    if not 1 <= n < m:
+        raise ParameterError(f"nm_masks: 1 <= n < m is needed, got {n}:{m}")
+    masks = {}
+    for name, weight in weights_of(module).items():
+        if weight.shape[1] % m == 0:
+            groups = weight.detach().abs().movedim(1, -1).unflatten(-1, (-1, m))
+            rank = groups.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+            masks[name] = (rank < n).flatten(-2).movedim(-1, 1)
+    if not masks:
+        raise ParameterError(f"nm_masks: no weight of {type(module).__name__} has a multiple of {m} inputs")
+    return masks
+
+
 def apply_masks(module: nn.Module, masks: Masks) -> None:
     """Set the dropped weights to exactly zero, in place."""
     weights = weights_of(module)
@@ -70,19 +91,23 @@ def apply_masks(module: nn.Module, masks: Masks) -> None:
 
 
 def prune(
-    module: nn.Module,
+    module: Network,
     data: Split | Samples,
     *,
     fraction: float = 0.9,
     scope: Literal["global", "layer"] = "global",
     **training: Any,
-) -> tuple[nn.Module, History]:
+) -> tuple[Network, History]:
     """A pruned and fine-tuned copy of a trained `module`, and how the tuning went. The module itself is untouched.
 
     Its weights hold exactly round(fraction * n) zeros or more. `training` are the arguments of `neuro.training.fit`.
     """
-    pruned = copy.deepcopy(module)
-    masks = magnitude_masks(pruned, fraction, scope=scope)
-    apply_masks(pruned, masks)
-    history = fit(pruned, data, after_step=functools.partial(apply_masks, masks=masks), **training)
-    return pruned, history
+    return tuned(module, data, magnitude_masks(module, fraction, scope=scope), **training)
+
+
+def tuned(module: Network, data: Split | Samples, masks: Masks, **training: Any) -> tuple[Network, History]:
+    """A copy of a trained `module`, masked and fine-tuned; `training` as for `neuro.training.fit`."""
+    masked = copy.deepcopy(module)
+    apply_masks(masked, masks)
+    history = fit(masked, data, after_step=functools.partial(apply_masks, masks=masks), **training)
+    return masked, history

@@ -28,6 +28,7 @@ def chips(
                     "name": chip.name,
                     "title": chip.title,
                     "rows": [dict(zip(keys, row, strict=True)) for row in chip.rows()],
+                    "notes": [*chip.notes, chip.sureness],
                 }
             )
         else:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from converters import RateCode, activations_replaced, convert
 from converters.recipes import Integer
 from hardware_targets import Bill, Chip, ChipRun, Program, compile, price, run
-from neuro.baselines.experts import experts_cnn, switch_loss
+from neuro.baselines.experts import balanced_loss, experts_cnn
 from neuro.baselines.networks import small_cnn
 from neuro.baselines.sparse import prune
 from neuro.cli.arguments import accuracy_of
@@ -179,7 +179,7 @@ def study(
             mixture = experts_cnn(network)
         fit(
             mixture, split, epochs=max(1, 2 * epochs // 5), batch_size=128, learning_rate=5e-3, weight_decay=1e-2,
-            seed=seed, augment=augment, loss=switch_loss(0.1), threads=1, progress=True,
+            seed=seed, augment=augment, loss=balanced_loss(0.1), threads=1, progress=True,
         )  # fmt: skip
         _add_trained(bench, "experts top-1 of 8", mixture, example, ("All experts are stored, one works on a sample.",))
 
@@ -201,7 +201,10 @@ def study(
     program, chip_run = None, None
     if "chip" in wanted:
         say(f"putting it on {chip.title}: quantise, place, run {short} steps on integers")
-        program = compile(snn, chip, calibration=calibration)
+        compiled = compile(snn, chip, calibration=calibration)
+        if not isinstance(compiled, Program):
+            raise ParameterError(f"compare converts networks for chips of the family 'loihi', not for {chip.name!r}")
+        program = compiled
         chip_run = run(program, bench.x, steps=short)
         stored = sum(int(np.count_nonzero(c.weights)) for c in program.integers.connections)
         cores = len(program.placement.cores)

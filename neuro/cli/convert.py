@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -62,6 +63,11 @@ def convert(
     warmup: Annotated[int, typer.Option(help="offset, residual: steps before the answer counts.")] = 4,
     epochs: Annotated[int, typer.Option(help="qcfs: passes over the training samples.")] = 10,
     checkpoint: Annotated[Path | None, typer.Option(help="qcfs: kept here, and resumed from here.")] = None,
+    weight_bits: Annotated[int, typer.Option(help="exact: bits of a weight, sign included.")] = 8,
+    input_bits: Annotated[int, typer.Option(help="exact: bits of a value of the input.")] = 8,
+    potential_bits: Annotated[
+        int | None, typer.Option(help="exact: bits of a membrane that no input may overflow; 18 for Loihi.")
+    ] = None,
     max_loss: Annotated[float, typer.Option(help="auto: points that may be lost on validation samples.")] = 0.5,
     calibration: Annotated[int, typer.Option(help="Training samples that set the thresholds.", min=1)] = 512,
     samples: Samples = None,
@@ -73,6 +79,7 @@ def convert(
 
     Examples: `neuro convert net.py:build --weights net.safetensors --data mnist --steps 32 --out snn.h5`,
     `neuro convert net.py:build --weights net.safetensors --data mnist --recipe exact --levels 16`,
+    the same for a Loihi: `--recipe exact --levels 8 --potential-bits 18`,
     `neuro convert net.py:build --weights net.safetensors --data mnist --recipe auto --max-loss 0.5`,
     `neuro convert resnet8.h5 --data cifar10 --scale 255 --recipe first-spike --out snn.h5` (a Keras file that learnt
     raw pixels)
@@ -80,6 +87,7 @@ def convert(
     check_steps(steps)
     check_out(out)
     settings = Settings(levels, steps, percentile, reset, time_bits, method, warmup, epochs, checkpoint, seed)
+    settings = replace(settings, weight_bits=weight_bits, input_bits=input_bits, potential_bits=potential_bits)
     chosen = None if recipe == "auto" else build(recipe, settings)
     split = need_data(data, data_root, "thresholds come from training samples, accuracy from test samples")
     graph = read_model(model, weights, split, None, scale=scale)

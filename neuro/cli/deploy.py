@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,14 @@ from hardware_targets import check as check_graph
 from hardware_targets import compile as compile_graph
 from hardware_targets import load_chip, price
 from hardware_targets import run as run_program
+from hardware_targets.compile import Backend, ChipRun, Program, SoftReset, spike_rates, weight_width
+from hardware_targets.lava.side_by_side import Agreement
+from hardware_targets.lava.via_lava import lava_python
+from hardware_targets.measurements import keyword_spotting
+from hardware_targets.pace import NEEDED, pace
+from hardware_targets.picture import mesh
+from hardware_targets.price import Bill
+from hardware_targets.truenorth.program import CoreProgram, as_bits, draw_at_work
 from neuro.atomic import replacing
 from neuro.cli.arguments import (
     Data,
@@ -20,6 +29,7 @@ from neuro.cli.arguments import (
     Model,
     Root,
     Samples,
+    Seed,
     Shape,
     Steps,
     Weights,
@@ -31,8 +41,17 @@ from neuro.cli.arguments import (
     print_json,
     read_data,
     read_model,
+    say,
 )
+from neuro.errors import ParameterError
+from neuro.files import save
+from neuro.flow import has_neurons
 from neuro.simulate import simulate
+from neuro.training.on_grid import fine_tuned
+from neuro.windows import duration
+
+LAVA_SAMPLES = 20
+PICTURED = 100
 
 ChipName = Annotated[str, typer.Option("--chip", help="Name of a chip (see `neuro chips`) or a path to a .toml file.")]
 
@@ -80,33 +99,86 @@ def deploy(
     data_root: Root = None,
     steps: Steps = 16,
     samples: Samples = None,
+    weight_bits: Annotated[
+        int | None, typer.Option(help="Bits per weight, sign included; default: the most that the chip has.")
+    ] = None,
+    qat: Annotated[
+        int, typer.Option(help="First learn for so many epochs with weights rounded as on the chip.", min=0)
+    ] = 0,
+    tuned: Annotated[Path | None, typer.Option(help="Write the network that --qat made here (.h5).")] = None,
+    soft_reset: Annotated[
+        SoftReset, typer.Option(help="Where a chip resets to zero alone. current: the current becomes the membrane.")
+    ] = "refuse",
+    seed: Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Write the result as JSON here.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw the cores and links of the chip into this HTML.")] = None,
+    backend: Annotated[
+        Backend, typer.Option(help="lava: also in lava-nc, compared spike for spike; board: Loihi 2, never tested.")
+    ] = "simulator",
+    timeout: Annotated[float, typer.Option(help="Seconds that Lava may take.", min=1)] = 600.0,
     as_json: Json = False,
 ) -> None:
     """Put a spiking network on a chip: quantise, place, run on the chip's arithmetic, and bill it.
 
-    Samples with a time of their own, such as mnist-dvs, run for as many steps as they have.
+    Samples with a time of their own, such as mnist-dvs, run for as many steps as they have. With another backend than
+    the simulator 20 samples are run unless --samples says otherwise, and the exit code is 1 where anything differs.
 
-    Example: `neuro deploy snn.h5 --chip loihi2 --data mnist-5k --steps 16`
+    Networks that count in windows or speak by first spikes take their data once and as many ticks as they need.
+
+    Examples: `neuro deploy snn.h5 --chip loihi2 --data mnist-5k --steps 16 --backend lava --samples 20`,
+    `neuro deploy snn.h5 --chip loihi2 --data mnist-5k --steps 16 --weight-bits 4 --qat 5 --tuned snn4.h5`
+    (quantisation-aware fine-tuning), `neuro deploy snn.h5 --chip loihi1 --soft-reset current --data mnist-5k`
     """
     check_steps(steps)
-    check_out(out)
+    for path in (out, picture, tuned):
+        check_out(path)
+    if tuned is not None and not qat:
+        raise ParameterError("--tuned writes what --qat made: say how many epochs, e.g. --qat 5")
     target = load_chip(chip)
+    if backend != "simulator":
+        lava_python()
+        samples = LAVA_SAMPLES if samples is None else samples
     split = need_data(data, data_root, "there is nothing to run on")
     graph = read_model(model, None, split, None)
+    if qat:
+        graph, history = fine_tuned(
+            graph, split, bits=weight_width(target, weight_bits), steps=steps, epochs=qat, seed=seed, progress=True
+        )
+        say(f"fine-tuned for {qat} epochs, the best is number {history.kept}")
+        if tuned is not None:
+            save(graph, tuned)
+    streams = has_neurons(graph) and duration(graph) is None
     seen, x, y = split.train_x[:512], split.test_x[:samples], split.test_y[:samples]
     if split.timed:
         seen, x, steps = seen.flatten(0, 1), x.transpose(0, 1), split.features[0]
-    program = compile_graph(graph, target, calibration=seen if len(seen) else None)
-    chip_run = run_program(program, x, steps=steps)
-    float_run = simulate(graph, x, steps=steps, count=False, progress=True)
-    bill = price(chip_run.counts, target)
+    program = compile_graph(
+        graph,
+        target,
+        calibration=seen if len(seen) else None,
+        weight_bits=weight_bits,
+        soft_reset=soft_reset,
+        seed=seed,
+    )
+    if isinstance(program, CoreProgram):
+        x = as_bits(program, x, steps)
+    chip_run = run_program(program, x, steps=steps if streams else None, backend=backend, timeout=timeout)
+    agreement = chip_run.agreement if isinstance(chip_run, ChipRun) else None
+    float_run = simulate(graph, x, steps=steps if streams else None, count=False, progress=True)
+    rates, busy = None, None
+    if isinstance(program, Program):
+        unseen = x.flatten(0, 1) if split.timed else x
+        rates = spike_rates(program, seen if len(seen) else unseen)
+        if all(name in target.energy for name in NEEDED):
+            busy = pace(program.integers, program.placement, rates)
+    bill = price(chip_run.counts, target, least_tick=0.0 if busy is None else busy.tick)
     counts = chip_run.counts
     same = float((chip_run.outputs.argmax(1) == float_run.outputs.argmax(1)).float().mean())
     result: dict[str, Any] = {
         "model": graph.name,
         "chip": target.name,
-        "steps": steps,
+        "steps": steps if streams else None,
+        "weight_bits": weight_bits,
+        "qat_epochs": qat,
         "latency_ticks": counts.steps,
         "test_samples": len(y),
         "accuracy_chip": accuracy_of(chip_run.outputs, y),
@@ -119,17 +191,30 @@ def deploy(
         "hops": counts.per_sample("hops"),
         "energy_chip_J": bill.per_sample,
         "energy_status": bill.status,
+        "causes": _by_cause(bill),
+        "latency_s": bill.seconds,
+        "least_tick_s": None if busy is None else busy.tick,
+        "balance_of_cores": None if busy is None else busy.balance,
+        "separate_J": {name: joules if joules is None else joules / len(y) for name, joules in bill.separate.items()},
         "quantisation": [
             {"layer": e.layer, "weight": e.weight, "bias": e.bias, "threshold": e.threshold, "clipped": e.clipped}
             for e in program.errors
         ],
         "saturated": dict(chip_run.saturated),
+        "backend": backend,
+        "agreement": None if agreement is None else asdict(agreement),
     }
+    if rates is not None and isinstance(program, Program) and picture is not None:
+        with replacing(picture) as part:
+            mesh(program.placement, rates).write_html(part, include_plotlyjs=True)
+    if isinstance(program, CoreProgram) and picture is not None:
+        draw_at_work(program, x[:, :PICTURED], picture)
     if out is not None:
         with replacing(out) as part:
             part.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     if as_json:
         print_json(result)
+        _exit_unless_equal(agreement)
         return
     printer = console()
     table = Table("layer", "weights", "bias", "threshold", "saturated", title="Relative error of the chip's integers")
@@ -138,12 +223,41 @@ def deploy(
             error.layer, f"{100 * error.weight:.2f} %", f"{100 * error.bias:.3f} %", f"{100 * error.threshold:.3f} %",
             f"{chip_run.saturated.get(error.layer, 0):,}",
         )  # fmt: skip
-    printer.print(table)
+    if program.errors:
+        printer.print(table)
     printer.print(program.placement)
+    time = f"at T = {steps}" if streams else f"in {counts.steps} ticks"
     printer.print(
-        f"accuracy on {len(y):,} test samples at T = {steps}: {100 * result['accuracy_chip']:.2f} % on "
+        f"accuracy on {len(y):,} test samples {time}: {100 * result['accuracy_chip']:.2f} % on "
         f"{target.name}'s integers, {100 * result['accuracy_float']:.2f} % in floating point; "
         f"same class on {100 * same:.2f} %",
         highlight=False,
     )
     printer.print(bill)
+    if busy is not None:
+        printer.print(
+            f"the busiest core needs {1e6 * busy.tick:.2f} µs per tick, barrier included ({busy.status}); "
+            f"the mean core is busy for {100 * busy.balance:.0f} % of that",
+            highlight=False,
+        )
+    printer.print(keyword_spotting(bill))
+    if agreement is not None:
+        printer.print(str(agreement), highlight=False)
+    _exit_unless_equal(agreement)
+
+
+def _exit_unless_equal(agreement: Agreement | None) -> None:
+    if agreement is not None and not agreement.exact:
+        raise typer.Exit(1)
+
+
+def _by_cause(bill: Bill) -> dict[str, dict[str, float | None]]:
+    """Events, joules and seconds of work of one sample."""
+    return {
+        cause: {
+            "events": bill.events[cause] / bill.samples,
+            "energy_J": bill.joules[cause] / bill.samples if cause in bill.joules else None,
+            "core_time_s": bill.time_of(cause),
+        }
+        for cause in dict.fromkeys((*bill.joules, *bill.work))
+    }

@@ -44,6 +44,9 @@ class Settings:
     epochs: int = 10
     checkpoint: Path | None = None
     seed: int = 0
+    weight_bits: int = 8
+    input_bits: int = 8
+    potential_bits: int | None = None
 
     def leveled(self, recipe: Recipe) -> Recipe:
         """The recipe with the number of levels that was asked for, if one was; recipes have defaults of their own."""
@@ -57,7 +60,9 @@ BUILD: dict[str, Callable[[Settings], object]] = {
     "qcfs": lambda s: s.leveled(QCFS(epochs=s.epochs, checkpoint=s.checkpoint, seed=s.seed, progress=True)),
     "offset": lambda s: OffsetSpikes(s.warmup, RateCode(percentile=s.percentile, reset=s.reset)),
     "residual": lambda s: ResidualPotential(s.warmup, RateCode(percentile=s.percentile, reset=s.reset)),
-    "exact": lambda s: s.leveled(Exact()),
+    "exact": lambda s: s.leveled(
+        Exact(weight_bits=s.weight_bits, input_bits=s.input_bits, potential_bits=s.potential_bits)
+    ),
     "first-spike": lambda s: FirstSpike(time_bits=s.time_bits),
     "graded": lambda s: s.leveled(Graded(steps=s.steps)),
     "sigma-delta": lambda s: SigmaDelta(),

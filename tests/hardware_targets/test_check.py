@@ -238,8 +238,8 @@ class _Cube(Node):
 
 def test_wrong_use() -> None:
     graph, _ = network()
-    with pytest.raises(ParameterError, match="'truenorth' is of 'truenorth'"):
-        check(graph, load_chip("truenorth"))
+    with pytest.raises(ParameterError, match="'loihi1' is of 'spinnaker'"):
+        check(graph, dataclasses.replace(load_chip("loihi1"), family="spinnaker"))
     with pytest.raises(ParameterError, match="takes a Graph"):
         check("network", load_chip("loihi1"))  # type: ignore[arg-type]
 

@@ -36,6 +36,17 @@ def test_every_number_of_a_shipped_chip_says_where_it_comes_from(name: str) -> N
     assert chip.title in chip._repr_html_()
 
 
+def test_a_chip_says_how_sure_it_is() -> None:
+    chip = load_chip("loihi2")
+    statuses = [
+        quantity.status for section in (chip.limits, chip.arithmetic, chip.energy) for quantity in section.values()
+    ]
+    assert f"{len(statuses)} numbers: {statuses.count('quoted')} quoted, {statuses.count('recalled')} recalled" in str(
+        chip
+    )
+    assert Chip("empty", "Empty", "loihi").sureness.startswith("0 numbers: none.")
+
+
 def test_the_limits_of_the_two_loihis() -> None:
     one, two = load_chip("loihi1"), load_chip("loihi2")
     assert (one.limit("cores"), one.limit("neurons_per_core"), one.limit("in_axons_per_core")) == (128, 1024, 4096)

@@ -94,12 +94,30 @@ def test_fewer_weight_bits_lose_more(snn_and_x) -> None:
     assert errors[0] < errors[1] < errors[2]
 
 
-def test_weights_are_held_by_the_format_unchanged(snn_and_x) -> None:
-    """Even integers within the signed range: the chip's own cutting of bits must find nothing to cut."""
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+def test_weights_are_held_by_the_format_unchanged(snn_and_x, bits: int) -> None:
+    """Multiples of what the format stores, within its range: the chip finds no bits to cut."""
     snn, x = snn_and_x
-    for connection in compile(snn, LOIHI2, calibration=x).integers.connections:
-        assert np.array_equal(connection.effective_weights, connection.weights)
+    program = compile(snn, LOIHI2, calibration=x, weight_bits=bits)
+    for connection in program.integers.connections:
+        assert connection.num_weight_bits == bits
         assert np.abs(connection.weights).max() <= 254
+        assert (connection.weights % 2 ** (9 - bits) == 0).all()
+        if hasattr(connection, "rows"):  # Lava's convolution cuts nothing anyway
+            assert np.array_equal(connection.effective_weights, connection.weights)
+
+
+def test_few_bits_still_follow_the_network(snn_and_x) -> None:
+    snn, x = snn_and_x
+    wanted = simulate(snn, x, steps=64).outputs
+    apart = []
+    for bits in (8, 5, 4, 3):
+        found = run(compile(snn, LOIHI2, calibration=x, weight_bits=bits), x, steps=64).outputs
+        apart.append(float((found - wanted).norm() / wanted.norm()))
+    assert apart[0] < 0.05
+    assert apart[0] < apart[1] < apart[3] < 0.6
+    with pytest.raises(ParameterError, match="has weights of 2, 3, 4, 5, 6, 8 bits, not 9"):
+        compile(snn, LOIHI2, weight_bits=9)
 
 
 def test_shortcuts_wait_for_the_branch_beside_them(snn_and_x) -> None:

@@ -11,16 +11,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hardware_targets.loihi.dynamics import decay, step, wrap24_once
+from hardware_targets.loihi.graded import Delta, GradedVector, Product, Sigma, SigmaDelta
 from hardware_targets.loihi.program import (
     Conv2d,
     Dense,
     Input,
+    Neurons,
     Population,
     Program,
     Sparse,
     leaves_common_subset,
 )
-from hardware_targets.loihi.reference import decay, run_reference, step, wrap24, wrap24_once
+from hardware_targets.loihi.reference import run_reference, wrap24
+from hardware_targets.loihi.resonators import PhaseVector, Resonator, phase_vector_decays, resonator_decays
 from hardware_targets.loihi.simulate import simulate_program
 from neuro.errors import NeuroError, ParameterError, ShapeError
 
@@ -43,16 +47,16 @@ def test_current_wraps_once_and_voltage_saturates() -> None:
     assert wrap24_once(values).tolist() == [2**23, 1 - 2**23, 2**23, 2**23 - 1, 2**23 + 5, 0]
     assert wrap24(np.array([2**23, -(2**23) - 1, 5 * 2**24 + 7])).tolist() == [-(2**23), 2**23 - 1, 7]
     integrator = Population("n", 2, reset="none", du=4095)
-    u = v = np.zeros((1, 2), np.int32)
-    for _ in range(5):
-        _, u, v = step(integrator, u, v, np.array([[100_000, -100_000]], np.int32))
-    assert v.tolist() == [[2**23 - 1, 1 - 2**23]]
+    state = {what: x[None] for what, x in integrator.rest.items()}
+    for tick in range(5):
+        _, state = step(integrator, tick, state, [np.array([[100_000, -100_000]], np.int32)])
+    assert state["v"].tolist() == [[2**23 - 1, 1 - 2**23]]
 
 
 def test_threshold_is_strict_and_bias_fires_with_its_period() -> None:
     # 640 per tick against 10 * 64: 640 is not above 640, 1280 is
     program = Program((), (Population("n", 1, vth=10, bias_mant=10, bias_exp=6),), ())
-    spikes = run_reference(program, {}, 6)["n"].spikes[:, 0, 0]
+    spikes = run_reference(program, {}, 6)["n"]["spikes"][:, 0, 0]
     assert spikes.tolist() == [0, 1, 0, 1, 0, 1]
 
 
@@ -154,8 +158,96 @@ def test_a_silent_layer_still_pays_for_its_updates() -> None:
 def test_start_holds_the_neurons_at_rest() -> None:
     biased = Population("n", 1, vth=10, bias_mant=11, bias_exp=6, v0=77, start=3)
     trace = run_reference(Program((), (biased,), ()), {}, 5)["n"]
-    assert trace.spikes[:, 0, 0].tolist() == [0, 0, 0, 1, 1]
-    assert trace.v[:3, 0, 0].tolist() == [77, 77, 77]
+    assert trace["spikes"][:, 0, 0].tolist() == [0, 0, 0, 1, 1]
+    assert trace["v"][:3, 0, 0].tolist() == [77, 77, 77]
+
+
+def driven(population: Neurons, *arriving: list[list[int]]) -> dict[str, np.ndarray]:
+    """`population` with the given activations at its ports, (time, size) each: events and variables over time."""
+    state = {what: x[None] for what, x in population.rest.items()}
+    series: dict[str, list[np.ndarray]] = {}
+    for tick, now in enumerate(zip(*arriving, strict=True)):
+        events, state = step(population, tick, state, [np.array([a], np.int32) for a in now])
+        for what, x in {"spikes": events, **state}.items():
+            series.setdefault(what, []).append(x[0])
+    return {what: np.array(x) for what, x in series.items()}
+
+
+def test_refractory_neurons_rest_and_then_start_from_zero() -> None:
+    population = Population("n", 1, vth=9, refractory=3)
+    trace = driven(population, [[10]] * 9)
+    assert trace["spikes"][:, 0].tolist() == [1, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert trace["u"][:, 0].tolist() == [640] * 9
+
+
+def test_periodic_reset_comes_before_the_update() -> None:
+    population = Population("n", 1, vth=1000, reset_interval=3, reset_offset=1, v0=5)
+    assert driven(population, [[1]] * 6)["v"][:, 0].tolist() == [64, 128, 192, 64, 128, 192]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_ternary_neurons_are_odd_functions(seed: int) -> None:
+    """Everything rounds toward zero, so the negated input gives the negated answer as long as nothing overflows."""
+    rng = np.random.default_rng(seed)
+    arriving, vth = rng.integers(-300, 300, (20, 5)), rng.integers(0, 400, 5)
+    population = Population(
+        "n", 5, vth=vth, vth_low=-vth, du=int(rng.integers(100, 4096)), dv=int(rng.integers(0, 4096))
+    )
+    one, other = driven(population, arriving.tolist()), driven(population, (-arriving).tolist())
+    assert all(np.array_equal(one[what], -other[what]) for what in one)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_sigma_after_delta_is_what_went_in_but_for_the_residue(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, vth = rng.integers(-500, 500, (25, 4)), int(rng.integers(0, 300))
+    sent = driven(Delta("d", 4, vth=vth, cum_error=bool(rng.integers(2))), x.tolist())
+    received = driven(Sigma("s", 4), sent["spikes"].tolist())["sigma"]
+    assert np.array_equal(received + sent["residue"], x)
+    if vth and not sent["error"].any():
+        assert np.abs(sent["residue"]).max() < vth
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_sigma_delta_chain_computes_the_network_of_its_activations(seed: int) -> None:
+    """Without a threshold two layers of SigmaDelta hold relu(W2 relu(W1 x + b1) + b2) as soon as x has passed them."""
+    rng = np.random.default_rng(seed)
+    first, second = rng.integers(-9, 10, (6, 5)), rng.integers(-9, 10, (3, 6))
+    b1, b2, x = rng.integers(-40, 40, 6), rng.integers(-40, 40, 3), rng.integers(0, 50, (8, 2, 5))
+    layers = (SigmaDelta("h", 6, vth=0, bias=b1), SigmaDelta("y", 3, vth=0, bias=b2))
+    change = np.diff(x, axis=0, prepend=0)
+    ends = (("x", "h", first), ("h", "y", second))
+    synapses = [Dense(source=s, target=t, weights=w * 2, weight_exp=-1, num_message_bits=16) for s, t, w in ends]
+    run = simulate_program(Program((Input("x", 5),), layers, tuple(synapses)), {"x": change}, 10, record=("act",))
+    hidden = np.maximum(x @ first.T + b1, 0)
+    assert np.array_equal(run.traces["act"]["h"][1:9], hidden)
+    assert np.array_equal(run.traces["act"]["y"][2:], np.maximum(hidden @ second.T + b2, 0))
+
+
+def test_exponents_of_sigma_delta_round_down_what_is_sent() -> None:
+    population = SigmaDelta("n", 1, vth=1, spike_exp=1, state_exp=2)  # threshold 8 in the state
+    trace = driven(population, [[7], [4], [-30]])
+    assert trace["act"][:, 0].tolist() == [7, 11, 0]
+    assert trace["spikes"][:, 0].tolist() == [0, 11 >> 2, -11 >> 2]
+
+
+def test_graded_vectors_and_products() -> None:
+    arriving = [[5, -5, 3, -3]]
+    assert driven(GradedVector("n", 4, 3), arriving)["spikes"].tolist() == [[5, -5, 0, 0]]
+    assert driven(GradedVector("n", 4, 3, rectify=True), arriving)["spikes"].tolist() == [[5, 0, 0, 0]]
+    assert driven(Product("n", 4, 2, 1), arriving, [[3, 1, 2, 1]])["spikes"].tolist() == [[7, -3, 3, 0]]
+
+
+def test_resonators_fire_once_per_period() -> None:
+    cosine, sine = resonator_decays(10, 0.0, 12)
+    assert (int(cosine), int(sine)) == (3313, 2407)  # 4096 cos, sin of 36 degrees
+    kick = [[400]] + [[0]] * 60
+    resonator = Resonator("n", 1, cosine=cosine, sine=sine, vth=10, state_exp=6)
+    assert np.diff(np.flatnonzero(driven(resonator, kick, [[0]] * 61)["spikes"])).tolist() == [10] * 4
+    cosine, sine = phase_vector_decays(100.0, 1e9)
+    events = driven(PhaseVector("n", 1, cosine=cosine, sine=sine), [[0]] * 61, kick)["spikes"][:, 0]
+    assert np.diff(np.flatnonzero(events)).tolist() == [10] * (np.count_nonzero(events) - 1)
+    assert np.all((events[events > 0] > 370) & (events <= 400)[events > 0])  # rounding down eats a little
 
 
 def test_what_leaves_the_common_subset_is_named() -> None:
@@ -174,7 +266,12 @@ good = {"source": "x", "target": "n", "weights": np.ones((2, 3), int)}
     ("make", "error", "words"),
     [
         (lambda: Population("n", 0), ParameterError, "size"),
-        (lambda: Population("n", 2, vth=-1), ParameterError, "vth must lie in 0..131071, got -1"),
+        (lambda: Population("n", 2, vth=2**25), ParameterError, "vth must lie in -33554432..33554431, got 33554432"),
+        (lambda: Population("n", 2, vth=3, vth_low=4), ParameterError, "vth_low"),
+        (lambda: Population("n", 2, refractory=-1), ParameterError, "refractory"),
+        (lambda: SigmaDelta("n", 2, vth=-1), ParameterError, "vth must lie in 0..131071, got -1"),
+        (lambda: SigmaDelta("n", 2, vth=1, activation="tanh"), ParameterError, "activation must be one of relu, unit"),
+        (lambda: Resonator("n", 2, cosine=[1, 2, 3], sine=1), ShapeError, "cosine"),
         (lambda: Population("n", 2, du=4096), ParameterError, "du"),
         (lambda: Population("n", 2, bias_mant=40000), ParameterError, "40000"),
         (lambda: Population("n", 2, vth=1.5), ParameterError, "quantise"),
@@ -205,6 +302,11 @@ good = {"source": "x", "target": "n", "weights": np.ones((2, 3), int)}
         (lambda: Program((Input("x", 3),), (Population("n", 5),), (Dense(**good),)), ShapeError, "has 5"),
         (lambda: Program((Input("y", 3),), (Population("n", 2),), (Dense(**good),)), ParameterError, "'x'"),
         (lambda: Program((Input("n", 3),), (Population("n", 2),), ()), ParameterError, "2 times"),
+        (
+            lambda: Program((Input("x", 3),), (Population("n", 2),), (Dense(**good, port=1),)),
+            ParameterError,
+            "'n' has ports 0 (a); got 1",
+        ),
     ],
 )
 def test_bad_values_are_refused_at_birth(make: Callable[[], object], error: type[NeuroError], words: str) -> None:

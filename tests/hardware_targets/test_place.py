@@ -5,22 +5,26 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hardware_targets.check import check
 from hardware_targets.chip import Chip, load_chip
-from hardware_targets.demand import Kernel, Listed, graph_demand, program_demand
+from hardware_targets.demand import AllBut, Kernel, Listed, graph_demand, program_demand
 from hardware_targets.loihi.program import Conv2d, Dense, Input, Population, Program, Sparse
 from hardware_targets.lower import matrix_of
 from hardware_targets.place import Placement, allocate, place
+from hardware_targets.route import settle
 from neuro.errors import DoesNotFit, ParameterError, ShapeError
 from neuro.graph import Graph
 from neuro.graph import Input as GraphInput
-from neuro.nodes import Conv, ReLU
+from neuro.nodes import Affine, Conv, ReLU, Reshape
 
 
 def chip_with(name: str = "loihi1", **limits: object) -> Chip:
@@ -179,9 +183,17 @@ def programs(draw: st.DrawFn) -> Program:
     st.integers(4, 300),
     st.sampled_from([3_000, 10_000, 100_000]),
     st.sampled_from([2, 16]),
+    st.none() | st.integers(0, 99),
 )
 def test_every_limit_is_kept_or_refused_with_the_numbers(
-    program: Program, name: str, neurons: int, in_axons: int, out_axons: int, memory: int, thresholds: int
+    program: Program,
+    name: str,
+    neurons: int,
+    in_axons: int,
+    out_axons: int,
+    memory: int,
+    thresholds: int,
+    seed: int | None,
 ) -> None:
     limits: dict[str, object] = {
         "neurons_per_core": neurons,
@@ -192,15 +204,18 @@ def test_every_limit_is_kept_or_refused_with_the_numbers(
     if name == "loihi1":
         limits["threshold_formats"] = thresholds
     chip = chip_with(name, **limits)
-    placement, violations = allocate(program_demand(program), chip)
+    rng = np.random.default_rng(seed)
+    rates = None if seed is None else {part.name: rng.random(part.size) for part in program.sources}
+    placement, violations = allocate(program_demand(program), chip, rates)
     if not violations:
         judge(program, chip, placement)
+        judge(program, chip, place(program, chip, rates=rates, effort=0.1))
         return
     for violation in violations:
         assert isinstance(violation.needed, str) or violation.needed > violation.available
         assert violation.remedy
     with pytest.raises(DoesNotFit) as caught:
-        place(program, chip)
+        place(program, chip, rates=rates)
     assert str(caught.value).splitlines() == [str(violation) for violation in violations]
 
 
@@ -215,9 +230,12 @@ def one_layer(sources: int, size: int = 1, bits: int = 8) -> Program:
 def test_one_axon_too_many() -> None:
     chip = load_chip("loihi1")
     assert place(one_layer(4096), chip).cores[0].used["in_axons"] == 4096
-    with pytest.raises(DoesNotFit, match="in_axons 4,097 needed, 4,096 available") as caught:
+    with pytest.raises(DoesNotFit, match="y on core 0: in_axons 4,097 needed, 4,096 available; give the") as caught:
         place(one_layer(4097), chip)
-    assert {v.resource for v in caught.value.violations} == {"in_axons", "fan_in"}
+    assert {(v.layer, v.core, v.resource) for v in caught.value.violations} == {
+        ("y", 0, "in_axons"),
+        ("y", None, "fan_in"),
+    }
 
 
 def test_one_neuron_too_many() -> None:
@@ -258,7 +276,7 @@ def test_one_core_too_many_for_the_axons_of_a_neuron() -> None:
     )
     placement = place(program, chip_with(neurons_per_core=4, out_axons_per_core=3))
     judge(program, placement.chip, placement)
-    with pytest.raises(DoesNotFit, match="a: out_axons 3 needed, 2 available"):
+    with pytest.raises(DoesNotFit, match="a on core 0: out_axons 3 needed, 2 available"):
         place(program, chip_with(neurons_per_core=3, out_axons_per_core=2))
 
 
@@ -335,7 +353,7 @@ def test_packets_and_hops_by_hand() -> None:
             Dense(source="a", target="b", weights=np.eye(5, dtype=int)[::-1] * 8),
         ),
     )
-    placement = place(program, chip_with(neurons_per_core=1, mesh_width=2, mesh_height=8))
+    placement = place(program, chip_with(neurons_per_core=1, mesh_width=2, mesh_height=16), effort=0)
     assert len(placement.cores) == 10
     assert placement.packets({"a": [1, 0, 2, 0, 1]}) == 4
     # a0 on tile (0,0) reaches b4 on tile (0,1): 1 hop; a2 on (0,0) reaches b2 on (1,0): 1; a4 and b0 share (1,0): 0
@@ -387,11 +405,36 @@ def test_a_hundred_thousand_neurons_are_placed_quickly() -> None:
         last, channels = f"relu{number}", out
     demand = graph_demand(Graph(nodes, sources), 8, "zero")
     assert sum(population.size for population in demand.populations) > 100_000
-    start = time.perf_counter()
+    start = time.process_time()
     placement, violations = allocate(demand, load_chip("loihi2"))
-    assert time.perf_counter() - start < 20
+    settle(placement)
+    assert time.process_time() - start < 60
     assert not violations
     assert len(placement.cores) < 128
+
+
+def test_wide_layers_are_checked_in_seconds() -> None:
+    """Nothing is multiplied out: the shapes and the zeros of 25 million weights are enough."""
+    weights = {name: torch.ones(shape) for name, shape in (("a", (4000, 784)), ("b", (4000, 4000)), ("c", (10, 4000)))}
+    nodes: dict = {"x": GraphInput((28, 28)), "flat": Reshape((784,)), "a": Affine(weights["a"]), "ra": ReLU()}
+    nodes |= {"b": Affine(weights["b"]), "rb": ReLU(), "c": Affine(weights["c"])}
+    names = list(nodes)
+    graph = Graph(nodes, {name: (before,) for before, name in pairwise(names)})
+    start = time.process_time()
+    fit = check(graph, load_chip("loihi2"))
+    assert time.process_time() - start < 10
+    assert [(v.resource, v.available) for v in fit.violations] == [("cores", 128)]
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.floats(0, 1), st.integers(0, 10**6))
+def test_all_to_all_but_a_few_is_what_is_listed(targets: int, sources: int, density: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    mask = rng.random((targets, sources)) < density
+    few, listed = AllBut(mask), Listed(sp.csr_array(mask))
+    some = np.flatnonzero(rng.random(targets) < 0.5)
+    assert (few.synapses(some) == listed.synapses(some)).all()
+    assert (few.fan_in() == listed.fan_in()).all()
+    assert (few.first() == listed.first()).all()
 
 
 def test_other_families_are_refused() -> None:

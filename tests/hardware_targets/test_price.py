@@ -6,12 +6,18 @@ import dataclasses
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hardware_targets.chip import load_chip
+from hardware_targets.loihi.program import Dense, Population, Program
+from hardware_targets.loihi.program import Input as LoihiInput
+from hardware_targets.measurements import keyword_spotting
+from hardware_targets.pace import pace
+from hardware_targets.place import place
 from hardware_targets.price import price, tables
 from neuro.counts import Counts, Tally
 from neuro.errors import MissingPrice, ParameterError
@@ -98,10 +104,76 @@ def test_a_chip_by_hand() -> None:
     }
     assert {cause: joules * 1e12 for cause, joules in bill.joules.items()} == pytest.approx(expected)
     assert bill.per_sample == pytest.approx(sum(expected.values()) / 2 * 1e-12)
-    assert bill.status == "modelled"
+    assert bill.status == "recalled"
     assert bill.seconds == pytest.approx(10 * 10e-6)
     assert bill.separate["static"] == pytest.approx(0.029 * 1e-4 * 2)
     assert bill.separate["host"] is None
+    nanoseconds = {
+        "synaptic_event": 1000 * 3.5,
+        "update_active": 100 * 8.4,
+        "update_inactive": 400 * 5.3,
+        "packet": 30 * 2.1,
+        "hop": 7 * 6.5,
+        "barrier": 2 * 10 * 465,
+    }
+    assert {cause: bill.time_of(cause) * 2e9 for cause in bill.work} == pytest.approx(nanoseconds)  # type: ignore[operator]
+    assert bill.events["barrier"] == 20
+    shown = {row[0]: row for row in bill.rows()}
+    assert shown["barrier"][1:4] == ("10", "unknown", "4.65 µs")
+    assert shown["synaptic_event"][1:6] == ("500", "11.8 nJ", "1.75 µs", "23.6 pJ and 3.5 ns", "modelled")
+    assert shown["update_inactive"][5] == "recalled"
+    assert shown["host"][2] == "unknown"
+    assert shown["static"][2] == "2.90 µJ"
+
+
+def test_a_tick_lasts_as_long_as_its_busiest_core() -> None:
+    done = counts("loihi1", 2, 10, accumulates=1000)
+    slow, fast = price(done, "loihi1", least_tick=25e-6), price(done, "loihi1", least_tick=1e-6)
+    assert slow.seconds == pytest.approx(250e-6)
+    assert slow.separate["static"] == pytest.approx(0.029 * 250e-6 * 2)
+    assert any("busiest core" in note for note in slow.assumptions)
+    assert fast.seconds == pytest.approx(100e-6)
+    assert not any("busiest core" in note for note in fast.assumptions)
+
+
+def test_a_bill_beside_what_was_measured() -> None:
+    """The known arithmetic of keyword spotting: power over rate, and what the host takes of it."""
+    bill = price(counts("loihi1", 1, 10, accumulates=1000), "loihi1")
+    found = keyword_spotting(bill)
+    joules = {device.name: device.joules for device in found.devices}
+    expected = {"GPU": 0.0298, "CPU": 0.0063, "Jetson": 0.0056, "Movidius": 0.0015, "Loihi": 0.00027}
+    assert joules == pytest.approx(expected, rel=0.03)
+    rows = {row[0]: row for row in found.rows()}
+    assert rows["Loihi, host taken off"][3:] == ("11.0 mW", "", "37.2 µJ", "measured, quoted")
+    assert rows["this network, loihi1"][4:] == ("1e+04", "23.6 nJ", "model, modelled")
+    assert any("70 of Loihi's 81 mW" in note for note in found.notes)
+    assert len(keyword_spotting().rows()) == len(rows) - 1
+
+
+def test_the_busiest_core_sets_the_pace_by_hand() -> None:
+    program = Program(
+        (LoihiInput("x", 4),),
+        (Population("a", 6), Population("b", 2)),
+        (
+            Dense(source="x", target="a", weights=np.full((6, 4), 8)),
+            Dense(source="a", target="b", weights=np.full((2, 6), 8)),
+        ),
+    )
+    chip = load_chip("loihi1")
+    limits = dict(chip.limits) | {"neurons_per_core": dataclasses.replace(chip.limits["neurons_per_core"], value=6)}
+    placement = place(program, dataclasses.replace(chip, limits=limits))
+    rates = {"x": np.full(4, 0.5), "a": np.array([1.0, 0, 0, 0, 0, 0]), "b": np.zeros(2)}
+    found = pace(program, placement, rates)
+    # core of a: 2 spikes arrive and meet 6 synapses each; core of b: 1 spike, 2 synapses
+    nanoseconds = [12 * 3.5 + 6 * 5.3 + 2 * 2.1, 2 * 3.5 + 2 * 5.3 + 1 * 2.1]
+    assert found.cores * 1e9 == pytest.approx(nanoseconds)
+    assert found.tick * 1e9 == pytest.approx(max(nanoseconds) + 465)
+    assert found.balance == pytest.approx(sum(nanoseconds) / 2 / max(nanoseconds))
+    assert found.status == "recalled"
+    energy = {name: quantity for name, quantity in chip.energy.items() if name != "packet_time"}
+    poorer = dataclasses.replace(placement, chip=dataclasses.replace(chip, energy=energy))
+    with pytest.raises(MissingPrice, match=r"'loihi1' has no energy\.packet_time"):
+        pace(program, poorer, rates)
 
 
 def test_the_printed_error_of_27_pj_is_not_repeated() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hardware_targets.truenorth import OUTPUT, CoreShape, Events, Targets, make_cores, make_network, rest, run
-from hardware_targets.truenorth.draws import LEAK, THRESHOLD, draw
+from hardware_targets.truenorth.draws import LEAK, THRESHOLD, draw_eta, draw_rho
 from hardware_targets.truenorth.neuron import bounded, drawn, fire, integrate, leak
 from neuro.errors import ParameterError, ShapeError
 
@@ -103,9 +103,9 @@ def test_every_mode_equals_the_literal_transcription(seed: int, stochastic: bool
     v = p["v"][0].tolist()
     spikes = np.zeros((ticks, N), bool)
     for tick in range(ticks):
-        rho = [draw(core_seed, tick, axon, N) >> 24 for axon in range(A)]
-        rho_leak = draw(core_seed, tick, LEAK, N) >> 24
-        noise = draw(core_seed, tick, THRESHOLD, N)
+        rho = [draw_rho(core_seed, tick, axon, N) for axon in range(A)]
+        rho_leak = draw_rho(core_seed, tick, LEAK, N)
+        noise = draw_eta(core_seed, tick, THRESHOLD, N)
         for j in range(N):
             values = {k: int(p[k][0, j]) for k in ("leak", "alpha", "beta", "reset", "mode", "floor", "reversal")}
             values["c"] = int(p["stochastic_leak"][0, j]) if stochastic else 0
@@ -219,11 +219,20 @@ def test_stochastic_thresholds_are_uniform_over_the_mask() -> None:
 
 
 def test_the_seed_decides_the_draws() -> None:
-    same, other = draw(1, 2, 3, 100), draw(2, 2, 3, 100)
-    np.testing.assert_array_equal(same, draw(1, 2, 3, 100))
-    assert (same != other).mean() > 0.99
-    counts = np.bincount(draw(9, 9, 9, 100_000) >> 24, minlength=256)
+    for draw in (draw_rho, draw_eta):
+        np.testing.assert_array_equal(draw(1, 2, 3, 100), draw(1, 2, 3, 100))
+        for other in (draw(2, 2, 3, 100), draw(1, 3, 3, 100), draw(1, 2, 4, 100)):
+            assert (draw(1, 2, 3, 100) != other).mean() > 0.9
+        np.testing.assert_array_equal(draw(1, 2, 3, 200)[:70], draw(1, 2, 3, 70))
+
+
+@pytest.mark.parametrize("draws", [draw_rho(9, 9, 9, 100_000), draw_eta(9, 9, 9, 100_000) & 255])
+def test_draws_are_uniform(draws: np.ndarray) -> None:
+    """Chi-square over 256 values: mean 255, variance 510; also over the pairs of one hash's neighbouring bytes."""
+    counts = np.bincount(draws, minlength=256)
     assert ((counts - 100_000 / 256) ** 2 / (100_000 / 256)).sum() < 255 + 6 * (2 * 255) ** 0.5
+    pairs = np.bincount((draws[:-1] >> 4) * 16 + (draws[1:] >> 4), minlength=256)
+    assert ((pairs - pairs.mean()) ** 2 / pairs.mean()).sum() < 255 + 6 * (2 * 255) ** 0.5
 
 
 def test_wide_cores_and_heavy_input_do_not_overflow_the_sums() -> None:

@@ -32,6 +32,8 @@ FORMATS = [
     Format(axons=16, neurons=16),
     Format(axons=32, neurons=8, bits=8, reset_bits=0),
     Format(axons=20, neurons=70, bits=6, coordinate_bits=4),
+    Format(axons=512, neurons=512, reset_bits=0),
+    Format(axons=256, neurons=256, bits=8, reset_bits=0, reset_mode=1),
 ]
 GRID, BUS, OUTPUTS, OFFSET = (3, 2), (2, 1), 13, 2
 

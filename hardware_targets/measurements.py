@@ -1,0 +1,77 @@
+"""Published measurements of whole devices, to be set beside what counts times prices say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from hardware_targets.chip import Status, read_toml
+from hardware_targets.price import Bill
+from neuro.report.sheet import engineering
+from neuro.shown import Sheet, Shown
+
+FOLDER = Path(__file__).parent / "measured"
+
+
+@dataclass(frozen=True)
+class Device:
+    """Power of a device at rest and at work, in W, and inferences per second; `host`: W that its cores do not take."""
+
+    name: str
+    idle: float
+    running: float
+    rate: float
+    host: float | None = None
+
+    @property
+    def dynamic(self) -> float:
+        """W on top of the idle power."""
+        return self.running - self.idle
+
+    @property
+    def joules(self) -> float:
+        """Dynamic energy of one inference, in J."""
+        return self.dynamic / self.rate
+
+
+@dataclass(frozen=True)
+class Measurements(Shown):
+    """What was measured, and below it one bill of the model, of another network: the two are not of the same kind."""
+
+    title: str
+    devices: tuple[Device, ...]
+    source: str
+    status: Status
+    notes: tuple[str, ...]
+    bill: Bill | None = None
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Device, idle, running and dynamic power, inferences per second, dynamic energy of one, how it is known."""
+        rows: list[tuple[str, ...]] = []
+        for device in self.devices:
+            watts = (engineering(value, "W") for value in (device.idle, device.running, device.dynamic))
+            rows.append(
+                (device.name, *watts, f"{device.rate:g}", engineering(device.joules, "J"), f"measured, {self.status}")
+            )
+            if device.host is not None:
+                cores = (device.dynamic - device.host) / device.rate
+                left = (engineering(device.dynamic - device.host, "W"), "", engineering(cores, "J"))
+                rows.append((f"{device.name}, host taken off", "", "", *left, f"measured, {self.status}"))
+        if self.bill is not None:
+            spent, rate = engineering(self.bill.per_sample, "J"), self.bill.seconds
+            per_second = "" if not rate else f"{1 / rate:.4g}"
+            name, how = f"this network, {self.bill.table}", f"model, {self.bill.status}"
+            rows.append((name, "", "", "", per_second, spent, how))
+        return rows
+
+    def sheet(self) -> Sheet:
+        headings = ("device", "idle", "running", "dynamic", "inferences/s", "dynamic energy", "how known")
+        return self.title, headings, self.rows(), (*self.notes, f"Source: {self.source}.")
+
+
+def keyword_spotting(bill: Bill | None = None) -> Measurements:
+    """The measurements of Blouw 2019 on five devices, with `bill` as the last row."""
+    content = read_toml(FOLDER / "keyword_spotting.toml")
+    devices = tuple(Device(name, **values) for name, values in content["devices"].items())
+    source = content["source"]
+    return Measurements(content["title"], devices, source["text"], source["status"], tuple(content["notes"]), bill)
