@@ -57,15 +57,13 @@ class FirstSpikeCoding:
         )  # fmt: skip
         bump = WeightBumping()
         loss = FirstSpikeTraining(FirstSpikeCrossEntropy(LATEST), self.noise, self.gradient_limit, bump)
-        return Plan(network, loss, after_step=bump)
+        return Plan(network, loss, augment=task.augment, after_step=bump)
 
 
-EPOCHS = {"yin-yang": 200}
+EPOCHS = {"yin-yang": 200, "mnist": 30}
 """Where a first-spike training takes longer or shorter than another one of the task."""
 
 
 def first_spike_task(task: Task, coding: FirstSpikeCoding) -> Task:
     """The same samples, learnt by neurons that fire once; a sample is shown in one go."""
-    return replace(
-        task, plan=coding, steps=1, epochs=EPOCHS.get(task.data, 10), batch_size=100, learning_rate=5e-3, augment=None
-    )
+    return replace(task, plan=coding, steps=1, epochs=EPOCHS.get(task.data, 10), batch_size=100, learning_rate=5e-3)

@@ -53,7 +53,7 @@ class Setting:
     batch_size: int
     network: dict[str, Any]
     learning_rate: float = 5e-3
-    noise: float = 0.0
+    shift: int = 0
 
 
 SETTINGS = {
@@ -61,6 +61,7 @@ SETTINGS = {
     "yin-yang-delays": Setting("yin-yang", 30, 300, 100, {"membrane": "double", "delays": "synaptic"}),
     "mnist": Setting(
         "mnist", 350, 30, 128, {"membrane": "double", "bias": None, "means": (0.05, 0.15), "deviations": (0.3, 0.3)},
+        shift=1,
     ),
 }  # fmt: skip
 
@@ -80,11 +81,12 @@ def closed_form(setting: Setting, split: Split, seed: int, kept: Path, look: boo
         **setting.network,
     )  # fmt: skip
     bump = WeightBumping()
-    loss = FirstSpikeTraining(FirstSpikeCrossEntropy(10.0), setting.noise, 0.2, bump)
+    loss = FirstSpikeTraining(FirstSpikeCrossEntropy(10.0), gradient_limit=0.2, bump=bump)
     start = time.process_time()
     history = fit(
         network, split, epochs=setting.epochs, batch_size=setting.batch_size, learning_rate=setting.learning_rate,
-        seed=seed, loss=loss, after_step=bump, resume=kept.with_suffix(".training.safetensors"),
+        seed=seed, augment=ShiftFlip(setting.shift) if setting.shift else None, loss=loss, after_step=bump,
+        resume=kept.with_suffix(".training.safetensors"),
     )  # fmt: skip
     seconds = time.process_time() - start
     graph = network.eval().graph

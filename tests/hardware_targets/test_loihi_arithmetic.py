@@ -253,9 +253,9 @@ def test_resonators_fire_once_per_period() -> None:
 def test_what_leaves_the_common_subset_is_named() -> None:
     even = single(Population("n", 1), [[-4, 6]])
     assert leaves_common_subset(even) == ()
-    odd = single(Population("n", 1, reset="subtract"), [[-3, 5]], weight_exp=-1)
+    odd = single(Population("n", 1, reset="subtract"), [[-3, 5]], weight_exp=-3)
     told = "\n".join(leaves_common_subset(odd))
-    for word in ("odd weights", "weight_exp -1", "subtract"):
+    for word in ("odd weights", "weight_exp -3", "subtract"):
         assert word in told
 
 
