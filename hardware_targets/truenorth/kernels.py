@@ -34,10 +34,9 @@ FETCH = 8  # cores whose active axons are known, and their crossbar rows on the 
 AHEAD = 12  # spikes between asking for a cache line and using it
 
 
-@njit(cache=True)
-def _gather(pending, slot, first, words, active):
-    """Take (and clear) the axons of one core that are active now, from all planes; returns their number."""
-    n = 0
+@njit(cache=True, forceinline=True)
+def _gather(pending, slot, first, words, active, n):
+    """Take (and clear) the axons of one core that are active now, from all planes, into active[n:]; returns its end."""
     for w in range(words):
         bits = np.uint64(0)
         for plane in range(pending.shape[0]):
@@ -58,49 +57,50 @@ def advance(begin, end, tick, net, tables, v, pending, asleep, kind, seeds, fire
     width, axon_words, slot = words * 64, (axons + 63) // 64, tick % pending.shape[1]
     register = (bounds[0], bounds[1], bounds[2], bounds[3])
     acc = np.zeros(width, np.int16)
-    active, number = np.empty((FETCH, axons + 64), np.int64), np.zeros(FETCH, np.int64)  # of this core and the next
+    room = axons + 64
+    active, ends = np.empty(FETCH * room, np.int64), np.zeros(FETCH, np.int64)  # of this core and the next ones
     spikes, events = 0, np.int64(0)
     for ahead in range(begin, end + FETCH - 1):
         if ahead < end:
-            found = active[ahead % FETCH]
-            n = _gather(pending, slot, ahead * axon_words, axon_words, found)
-            number[ahead % FETCH] = n
-            for k in range(n):
-                prefetch(crossbar, (ahead * axons + found[k]) * words)
-                prefetch(axon_types, ahead * axons + found[k])
+            first = ahead % FETCH * room
+            stop = _gather(pending, slot, ahead * axon_words, axon_words, active, first)
+            ends[ahead % FETCH] = stop
+            for k in range(first, stop):
+                prefetch(crossbar, (ahead * axons + active[k]) * words)
+                prefetch(axon_types, ahead * axons + active[k])
         c = ahead - FETCH + 1
         if c < begin:
             continue
-        n, now = number[c % FETCH], active[c % FETCH]
-        if n == 0 and asleep[c]:
+        done, last = c % FETCH * room, ends[c % FETCH]
+        quiet = done == last
+        if quiet and asleep[c]:
             continue
+        events += passes.count_synapses(c * axons, active, done, last, words, crossbar)
         key = tick_key(seeds[c], tick) if kind[c] != PLAIN else np.uint64(0)
-        done = 0
         while True:
-            some = min(n, done + burst)
+            some = min(last, done + burst)
             if kind[c] != PLAIN:
                 passes.sum_tossed_inputs(
-                    c * axons, now, done, some, sizes, axon_types, crossbar, weights, rows[c, WEIGHTS], tossed,
+                    c * axons, active, done, some, sizes, axon_types, crossbar, weights, rows[c, WEIGHTS], tossed,
                     rows[c, TOSSED], key, acc,
                 )  # fmt: skip
             else:
                 passes.sum_inputs(
-                    c * axons, now, done, some, sizes, axon_types, crossbar, weights, rows[c, WEIGHTS], acc
+                    c * axons, active, done, some, sizes, axon_types, crossbar, weights, rows[c, WEIGHTS], acc
                 )
             done = some
-            if done == n:
+            if done == last:
                 break
             passes.add_sums(v, c * width, acc)
-        events += passes.count_synapses(c * axons, now, n, words, crossbar)
         if kind[c] == PLAIN:
             spikes, changed = passes.settle(c, sizes, rows, tables, register, acc, v, fired, spikes)
         else:
             spikes, changed = passes.settle_general(
                 c, sizes, rows, tables, register, acc, v, fired, spikes, key, kind[c] == RESTLESS
             )
-        asleep[c] = n == 0 and not changed and kind[c] != RESTLESS
+        asleep[c] = quiet and not changed and kind[c] != RESTLESS
         count[NEURON_UPDATES] += sizes[NEURONS]
-        count[ACTIVE_CORES] += n > 0
+        count[ACTIVE_CORES] += not quiet
     count[SPIKES] += spikes
     count[SYNAPTIC_EVENTS] += events
     return spikes

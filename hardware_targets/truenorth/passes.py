@@ -66,7 +66,7 @@ def weighted(crossbar, word, weights, at):
     return choose(crossbar[word], load16(weights, at), spread(np.int16(0)))
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def sum_inputs(first_axon, active, begin, end, sizes, axon_types, crossbar, weights, row, acc):
     """acc = sum over the axons active[begin:end] of their weights to every neuron, in 16 bits.   weights: (rows, G,
     width)."""
@@ -96,7 +96,7 @@ def sum_inputs(first_axon, active, begin, end, sizes, axon_types, crossbar, weig
         w += 1
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def sum_tossed_inputs(
     first_axon, active, begin, end, sizes, axon_types, crossbar, weights, row, tossed, row_tossed, key, acc
 ):
@@ -116,11 +116,11 @@ def sum_tossed_inputs(
             store(acc, w * 64, load16(acc, w * 64) + weight)
 
 
-@njit(cache=True)
-def count_synapses(first_axon, active, n, words, crossbar):
-    """Closed synapses of the active axons."""
+@njit(cache=True, forceinline=True)
+def count_synapses(first_axon, active, begin, end, words, crossbar):
+    """Closed synapses of the axons active[begin:end]."""
     count = np.uint64(0)
-    for k in range(n):
+    for k in range(begin, end):
         for word in range((first_axon + active[k]) * words, (first_axon + active[k] + 1) * words):
             count += popcount(crossbar[word])
     return np.int64(count)
@@ -157,7 +157,7 @@ def fired(x, alpha, low, floor, kept, jump, fall):
     return up, y
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def settle(c, sizes, rows, tables, register, acc, v, spikes, n):
     """Leak, threshold and reset of one core; spikes are put behind spikes[:n].
 
@@ -190,7 +190,7 @@ def settle(c, sizes, rows, tables, register, acc, v, spikes, n):
     return n, changed != 0
 
 
-@njit(cache=True)
+@njit(cache=True, forceinline=True)
 def settle_general(c, sizes, rows, tables, register, acc, v, spikes, n, key, restless):
     """`settle` with leak reversal and, if `restless`, coin tosses of the leak and noise on the thresholds."""
     _, leak, alpha, floor, low, jump, fall, kept, linear, reversal, _, tossed_leak, mask = tables

@@ -15,7 +15,7 @@ import numba
 import torch
 import torch.nn.functional as F
 
-from neuro.datasets import load
+from neuro.datasets import Split, load
 from neuro.first_spike import first_spike_times
 from neuro.first_spike.reference import CHUNK
 from neuro.training.first_spike import FirstSpikeCrossEntropy, FirstSpikeTraining, WeightBumping, first_spike_network
@@ -32,9 +32,28 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     numba.set_num_threads(options.threads)
     split = load("mnist" if options.data_root else "mnist-5k", options.data_root)
+    for dark, silent_below in (("are silent", 0.0), ("spike last", None)):
+        first, other = steps(split, silent_below, options.steps)
+        print(
+            f"one step, {options.threads} threads, dark pixels {dark}: first spike {first:.2f} ms, "
+            f"dense {other:.2f}: {first / other:.2f}x"
+        )
+    kept = [BATCH * (784 + 350) * 8 * 6, CHUNK * 8]
+    print(f"kernel buffers about {kept[0] / 1e6:.1f} MB for the hidden layer; reference chunks {kept[1] / 1e6:.0f} MB")
+    for outputs in (350, 3500):
+        times = torch.rand(BATCH, 784)
+        weight = torch.randn(outputs, 784) * 0.1
+        before = memory()
+        first_spike_times(times, weight)
+        print(f"784-{outputs}: {memory() - before:.0f} MB more at the peak")
+
+
+def steps(split: Split, silent_below: float | None, count: int) -> tuple[float, float]:
+    """Milliseconds of a step of the first-spike network and of the dense one."""
     network = first_spike_network(
-        784, 350, 10, shape=split.features, silent_below=0.0, bias=None, means=(0.05, 0.15), deviations=(0.3, 0.3)
-    )
+        784, 350, 10, shape=split.features, silent_below=silent_below, bias=None, means=(0.05, 0.15),
+        deviations=(0.3, 0.3),
+    )  # fmt: skip
     bump = WeightBumping()
     loss = FirstSpikeTraining(FirstSpikeCrossEntropy(10.0), gradient_limit=0.2, bump=bump)
     dense = torch.nn.Sequential(
@@ -55,7 +74,7 @@ def main() -> None:
         optimizers[1].step()
 
     seconds: dict[Callable, list[float]] = {spiking: [], plain: []}
-    for step in range(options.steps + 5):
+    for step in range(count + 5):
         batch = rows[(step * BATCH) % (len(rows) - BATCH) :][:BATCH]
         for run, times in seconds.items():
             start = time.perf_counter()
@@ -63,15 +82,7 @@ def main() -> None:
             if step >= 5:
                 times.append(time.perf_counter() - start)
     first, other = (1e3 * statistics.median(times) for times in seconds.values())
-    print(f"one step, {options.threads} threads: first spike {first:.2f} ms, dense {other:.2f}: {first / other:.2f}x")
-    kept = [BATCH * (784 + 350) * 8 * 6, CHUNK * 8]
-    print(f"kernel buffers about {kept[0] / 1e6:.1f} MB for the hidden layer; reference chunks {kept[1] / 1e6:.0f} MB")
-    for outputs in (350, 3500):
-        times = torch.rand(BATCH, 784)
-        weight = torch.randn(outputs, 784) * 0.1
-        before = memory()
-        first_spike_times(times, weight)
-        print(f"784-{outputs}: {memory() - before:.0f} MB more at the peak")
+    return first, other
 
 
 def memory() -> float:
