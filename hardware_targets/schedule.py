@@ -36,7 +36,7 @@ from neuro.errors import DoesNotFit
 LARGEST_SUM = VOLTAGE_LIMIT >> STATE_SHIFT
 """What a membrane holds, in weight steps: activations leave the lowest six of its 24 bits free."""
 
-FINER = "convert with Exact(potential_bits=18), or fewer levels or input bits"
+FINER = "convert with Exact(potential_bits=18), or one bit less, or fewer levels or input bits"
 
 Interval = tuple[np.ndarray, np.ndarray]
 """Lowest and highest number of every element."""

@@ -89,10 +89,14 @@ class Exact:
 
     @property
     def largest_sum(self) -> float:
-        """The span of a membrane's input within `potential_bits`, with room for a threshold more than its levels."""
+        """The span of a membrane's input within `potential_bits`.
+
+        There is room for a threshold more than the levels, and a sixteenth for what rounding adds to weights and for
+        biases; a chip still checks every membrane.
+        """
         if self.potential_bits is None:
             return math.inf
-        return 2 ** (self.potential_bits - 1) * (1 - 1 / 2**8) * self.levels / (self.levels + 1)
+        return 2 ** (self.potential_bits - 1) * (1 - 1 / 2**4) * self.levels / (self.levels + 1)
 
 
 @apply.register
