@@ -38,7 +38,7 @@ from neuro.training.first_spike import (
 )
 from neuro.training.first_spike_relu import SparseFirstSpikes, spikes_per_neuron, with_weight_bits
 
-RESOLUTIONS = (0.01, 0.001, 0.0001)
+RESOLUTIONS = (0.01, 0.001, 0.0002, 0.00005)
 COMPARED = 200
 """Validation samples on which clocked runs are compared with the one without a clock."""
 
