@@ -76,7 +76,7 @@ def test_large_integrators_and_leaky_neurons_fire_almost_the_same(dv: int) -> No
     soft, hard, _ = both(integrators(5, dv, 30), 40, 5)
     for name in soft:
         fired = int(soft[name].sum())
-        assert fired > 100
+        assert fired > 20  # enough for the shares below to mean something
         assert int((soft[name] != hard[name]).sum()) < 0.1 * fired
         assert int(hard[name].sum()) == pytest.approx(fired, rel=0.02)
 
