@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,30 +11,17 @@ from torch import nn
 
 import neuro
 from converters import RateCode, convert
-from neuro import cli, datasets, trace
+from neuro import datasets, trace
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NO_COLOR", "1")
+def run(neuro_command, tmp_path: Path):
     torch.manual_seed(0)
     digits = datasets.load("digits")
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 200), nn.ReLU(), nn.Linear(200, 10))
     snn = convert(trace(net, digits.train_x[:2]), RateCode(reset="zero"), calibration=digits.train_x[:64])
     neuro.save(snn, tmp_path / "snn.h5")
-
-    def command(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["neuro", *map(str, words)])
-        capfd.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0
-        return code, *capfd.readouterr()
-
-    return command
+    return neuro_command
 
 
 def test_causes_add_up_and_the_picture_stands_alone(run, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,11 @@ from torch import nn
 
 import neuro
 from converters import Exact, FirstSpike, RateCode, convert
-from neuro import cli, datasets, trace
+from neuro import datasets, trace
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NO_COLOR", "1")
+def run(neuro_command, tmp_path: Path):
     torch.manual_seed(0)
     seen = datasets.load("digits").train_x[:64]
     dense = trace(nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10)), seen[:2])
@@ -27,18 +24,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     }  # fmt: skip
     for name, recipe in recipes.items():
         neuro.save(convert(dense, recipe, calibration=seen), tmp_path / f"{name}.h5")
-
-    def command(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["neuro", *map(str, words)])
-        capfd.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0
-        return code, *capfd.readouterr()
-
-    return command
+    return neuro_command
 
 
 def test_exact_networks_deploy_with_equal_answers(run) -> None:

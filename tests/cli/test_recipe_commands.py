@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from converters.recipes.overview import OVERVIEW
-from neuro import cli, datasets
+from neuro import datasets
 from neuro.cli.recipes import BUILD, Settings, build
 from neuro.training import fit
 
@@ -35,23 +34,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, weights: Path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("NO_COLOR", "1")
+def run(neuro_command, tmp_path: Path, weights: Path):
     (tmp_path / "net.py").write_text(NET)
 
-    def command(*words: object) -> tuple[int, str, str]:
-        model = ("net.py:build", "--weights", weights, "--data", "digits")
-        monkeypatch.setattr(sys, "argv", ["neuro", str(words[0]), *map(str, model), *map(str, words[1:])])
-        if words[0] == "recipes":
-            monkeypatch.setattr(sys, "argv", ["neuro", *map(str, words)])
-        capfd.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0
-        return code, *capfd.readouterr()
+    def command(verb: str, *words: object) -> tuple[int, str, str]:
+        model = () if verb == "recipes" else ("net.py:build", "--weights", weights, "--data", "digits")
+        return neuro_command(verb, *model, *words)
 
     return command
 
