@@ -19,7 +19,10 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 
 Value = bool | int | float | str | tuple[int | float | str, ...]
 
-SCALES = {"": 1.0, "k": 1e3, "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12, "f": 1e-15}
+SCALES = {
+    "": 1.0, "P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3,
+    "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12, "f": 1e-15, "a": 1e-18, "z": 1e-21,
+}  # fmt: skip
 SECTIONS = ("limits", "arithmetic", "energy")
 FOLDER = Path(__file__).parent / "chips"
 LARGEST_FILE = 1_000_000
@@ -27,12 +30,17 @@ LARGEST_FILE = 1_000_000
 
 @dataclass(frozen=True)
 class Quantity:
-    """A value with its unit ("" for a plain count), where it comes from and how sure it is (one of STATUSES)."""
+    """A value with its unit ("" for a plain count), where it comes from and how sure it is (one of STATUSES).
+
+    range: the lowest and the highest value in the same unit, where sources or conditions differ; None where none is
+    stated, which does not mean that the value is exact.
+    """
 
     value: Value
     unit: str
     source: str
     status: Status
+    range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
@@ -42,6 +50,14 @@ class Quantity:
         for item in self.items:
             if isinstance(item, float) and not math.isfinite(item):
                 raise ParameterError(f"value must be finite, got {item}")
+        if self.range is not None:
+            self._check_range(*self.range)
+
+    def _check_range(self, low: float, high: float) -> None:
+        if isinstance(self.value, bool | str | tuple):
+            raise ParameterError(f"range needs a single number as value, got {self.value!r}")
+        if not (math.isfinite(low) and math.isfinite(high) and low <= self.value <= high):
+            raise ParameterError(f"range must hold the value {self.value}: low <= value <= high, got {low} and {high}")
 
     @property
     def items(self) -> tuple[Any, ...]:
@@ -53,13 +69,23 @@ class Quantity:
 
         ParameterError where the unit is another one.
         """
+        return self._scale(base) * float(self.value)  # type: ignore[arg-type]
+
+    def range_in_base(self, base: str) -> tuple[float, float]:
+        """The lowest and the highest value in the SI unit `base`; both are the value where no range is stated."""
+        low, high = self.range or (float(self.value),) * 2  # type: ignore[arg-type]
+        return self._scale(base) * low, self._scale(base) * high
+
+    def _scale(self, base: str) -> float:
         prefix = self.unit.removesuffix(base)
         if not self.unit.endswith(base) or prefix not in SCALES or isinstance(self.value, bool | str | tuple):
             raise ParameterError(f"{self.value} {self.unit!r} is not in {base}; write it in {base}, m{base}, ...")
-        return float(self.value) * SCALES[prefix]
+        return SCALES[prefix]
 
     def __str__(self) -> str:
-        return f"{', '.join(map(str, self.items))} {self.unit}".strip()
+        between = "" if self.range is None else f" ({self.range[0]:g} to {self.range[1]:g})"
+        shown = (f"{item:.6g}" if isinstance(item, float) else str(item) for item in self.items)
+        return f"{', '.join(shown)} {self.unit}".strip() + between
 
 
 def worst(statuses: Iterable[Status]) -> Status:
@@ -194,9 +220,11 @@ def quantities(table: object, place: str) -> dict[str, Quantity]:
 
 def _quantity(entry: object, place: str) -> Quantity:
     keys = {"value", "unit", "source", "status"}
-    if not isinstance(entry, dict) or set(entry) != keys:
+    if not isinstance(entry, dict) or set(entry) - {"range"} != keys:
         given = sorted(entry) if isinstance(entry, dict) else f"{entry!r:.60}"
-        raise ParameterError(f"{place} must have exactly the keys {', '.join(sorted(keys))}, got {given}")
+        raise ParameterError(
+            f"{place} must have exactly the keys {', '.join(sorted(keys))}, and range if one is known, got {given}"
+        )
     for key in ("unit", "source", "status"):
         if not isinstance(entry[key], str):
             raise ParameterError(f"{place}.{key} must be a text, got {entry[key]!r:.60}")
@@ -207,6 +235,14 @@ def _quantity(entry: object, place: str) -> Quantity:
     if not items or not all(isinstance(item, bool | int | float | str) for item in items):
         raise ParameterError(f"{place}.value must be a number, a text or a list of them, got {entry['value']!r:.60}")
     try:
-        return Quantity(value, entry["unit"], entry["source"], entry["status"])
+        return Quantity(value, entry["unit"], entry["source"], entry["status"], _range(entry.get("range")))
     except ParameterError as error:
         raise ParameterError(f"{place}: {error}") from error
+
+
+def _range(ends: object) -> tuple[float, float] | None:
+    if ends is None:
+        return None
+    if not isinstance(ends, list) or len(ends) != 2 or not all(type(end) in (int, float) for end in ends):
+        raise ParameterError(f"range must be [low, high], two numbers, got {ends!r:.60}")
+    return float(ends[0]), float(ends[1])

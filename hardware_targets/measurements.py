@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from hardware_targets.chip import Status, read_toml
-from hardware_targets.price import Bill
+from hardware_targets.bill import Bill, between
+from hardware_targets.chip import Quantity, Status, quantities, read_toml
 from neuro.report.sheet import engineering
 from neuro.shown import Sheet, Shown
 
@@ -75,3 +76,35 @@ def keyword_spotting(bill: Bill | None = None) -> Measurements:
     devices = tuple(Device(name, **values) for name, values in content["devices"].items())
     source = content["source"]
     return Measurements(content["title"], devices, source["text"], source["status"], tuple(content["notes"]), bill)
+
+
+@dataclass(frozen=True)
+class Published(Shown):
+    """Published joules of one inference of a task on chips, each with its own boundary, beside bills of the model."""
+
+    title: str
+    entries: Mapping[str, Quantity]
+    accuracies: Mapping[str, float]
+    notes: tuple[str, ...]
+    bills: Mapping[str, Bill] = field(default_factory=dict)
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """Chip, joules of one inference, accuracy, how it is known, source and boundary; below them the bills."""
+        rows: list[tuple[str, ...]] = []
+        for name, joules in self.entries.items():
+            accuracy = f"{100 * self.accuracies[name]:.2f} %" if name in self.accuracies else ""
+            rows.append((name, engineering(joules.in_base("J"), "J"), accuracy, joules.status, joules.source))
+        for name, bill in self.bills.items():
+            spent = between(bill.per_sample, bill.range)
+            rows.append((name, spent, "", f"model, {bill.status}", f"counts times prices of {bill.table}"))
+        return rows
+
+    def sheet(self) -> Sheet:
+        return self.title, ("chip", "energy", "accuracy", "how known", "source and boundary"), self.rows(), self.notes
+
+
+def published_mnist(bills: Mapping[str, Bill] | None = None) -> Published:
+    """Published energies of one MNIST image on neuromorphic chips, with `bills` below them."""
+    content = read_toml(FOLDER / "mnist.toml")
+    entries = quantities(content["joules"], "mnist.toml: joules")
+    return Published(content["title"], entries, content["accuracy"], tuple(content["notes"]), dict(bills or {}))

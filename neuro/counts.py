@@ -14,6 +14,10 @@ Conventions, stated wherever the numbers are shown:
   written. A dense layer reads each weight once per sample and each activation once per layer. An event-driven layer
   reads a weight and reads and writes a potential for every accumulate, as in Lemaire et al. 2022 (arXiv 2210.13107),
   sec. III.
+- Light: `optical_macs` are products that light makes, `photons` those that meet the weights. `modulations` put one
+  value on light (converter and modulator), `detections` read one; `phase_symbols` are phases held for one input.
+- `quantum_gates` are gates of one run of a circuit. No table prices them: circuits are simulated, and what that costs
+  says nothing of them.
 """
 
 from __future__ import annotations
@@ -83,6 +87,12 @@ class Tally:
     state_words: int = 0
     packets: int = 0
     hops: int = 0
+    optical_macs: int = 0
+    photons: int = 0
+    modulations: int = 0
+    detections: int = 0
+    phase_symbols: int = 0
+    quantum_gates: int = 0
 
     def __add__(self, other: Tally) -> Tally:
         return Tally(*(getattr(self, item.name) + getattr(other, item.name) for item in fields(self)))

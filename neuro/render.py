@@ -25,6 +25,7 @@ from neuro.nodes import (
     GradedSpiking,
     Input,
     LeakyReLU,
+    MeshAffine,
     Recurrent,
     ReLU,
     Reshape,
@@ -169,6 +170,14 @@ def _(node: Affine) -> str:
 @details.register
 def _(node: Experts) -> str:
     return f"top {node.k} of {len(node.experts)}, each {node.experts[0].parameters:,} parameters"
+
+
+@details.register
+def _(node: MeshAffine) -> str:
+    bits = "" if node.phase_bits is None else f", phases of {node.phase_bits} bits"
+    noise = "" if not node.phase_noise else f", {node.phase_noise:g} rad off"
+    light = "" if node.photons is None else f", {node.photons:g} photons per multiplication"
+    return f"{node.inputs} -> {node.outputs} in {node.tiles} tiles of {node.tile}×{node.tile}{bits}{noise}{light}"
 
 
 @details.register

@@ -15,6 +15,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+import neuro.hypervector_counts
+import neuro.optical_counts
+import neuro.quantum_counts  # noqa: F401 - `tally` learns its nodes
 from neuro.counts import Counts, Tally, Traffic, experts_counts, tally, tally_neurons
 from neuro.dynamics import rest
 from neuro.errors import ParameterError, ShapeError

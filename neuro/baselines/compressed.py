@@ -17,7 +17,8 @@ from torch import Tensor
 from neuro.errors import ParameterError
 from neuro.evaluate import evaluate
 from neuro.graph import Graph, Shape, Stateless
-from neuro.nodes import Affine, Conv
+from neuro.nodes import Affine, Conv, IDLevel
+from neuro.nodes.hyperdimensional import BIPOLAR_BITS
 
 
 @numba.njit(cache=True, fastmath={"contract"}, error_model="numpy")
@@ -93,12 +94,15 @@ def _pays(graph: Graph, name: str, node: Affine, below: float, smallest: int) ->
 
 
 def stored_words(graph: Graph) -> int:
-    """32-bit words that hold the numbers of `graph`: each weight dense, or without its zeros where that is less.
+    """Words that hold the numbers of `graph`: each weight dense, or without its zeros where that is less.
 
+    Words have 32 bits, in integer networks 8, which hold as many bipolar elements of an `IDLevel`.
     Without zeros: the weights, the column of each in as few bits as the columns need, and a word for each row's start.
     """
     words = graph.parameters
     for node in graph.nodes.values():
+        if isinstance(node, IDLevel):
+            words -= node.parameters - math.ceil(node.parameters / BIPOLAR_BITS)
         if isinstance(node, Affine | Conv):
             rows, columns = node.weight.flatten(1).shape
             used = int((node.weight != 0).sum())

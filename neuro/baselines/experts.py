@@ -179,6 +179,22 @@ def mixture_of_mlps(
     return MixtureOfExperts(router, ExpertMLPs(sizes, experts, bias=bias))
 
 
+def upcycled(dense: nn.Sequential, router: Router) -> MixtureOfExperts:
+    """A mixture whose experts begin as copies of a trained `mlp`, which the first answers equal but for their scale.
+
+    Sparse upcycling (Komatsuzaki et al. 2022, arXiv 2212.05055): an expert sees a part of the samples only, too few to
+    learn from the start what all have in common.
+    """
+    layers = [part for part in dense if isinstance(part, nn.Linear)]
+    sizes = (layers[0].in_features, *(layer.out_features for layer in layers))
+    experts = ExpertMLPs(sizes, router.experts)
+    with torch.no_grad():
+        for weight, bias, layer in zip(experts.weights, experts.biases, layers, strict=True):
+            weight.copy_(layer.weight.expand_as(weight))
+            bias.copy_(layer.bias.repeat(router.experts))
+    return MixtureOfExperts(router, experts)
+
+
 def experts_cnn(dense: SmallCNN, experts: int = 8) -> SmallCNN:
     """The trained `dense` with a new router in front of `experts` copies of its head; nothing is shared with it.
 

@@ -65,12 +65,14 @@ def sparse_momentum(*, rate: float = 0.5, momentum: float = 0.9) -> Rule:
     return Rule(rate, min(rate, 0.005), momentum=momentum, redistribute=True)
 
 
-def rigl(distribution: Distribution = "erdos-renyi", *, alpha: float = 0.3, every: int = 100) -> Rule:
+def rigl(
+    distribution: Distribution = "erdos-renyi", *, alpha: float = 0.3, every: int | None = 100, until: float = 0.75
+) -> Rule:
     """Evci et al. 2020 (arXiv 1911.11134), sec. 3: f = alpha / 2 (1 + cos(pi t / T_end)), T_end at 3/4 of the training.
 
     The optimizer's own momentum of a new connection is not set back to zero here.
     """
-    return Rule(alpha, 0.0, every=every, until=0.75, distribution=distribution)
+    return Rule(alpha, 0.0, every=every, until=until, distribution=distribution)
 
 
 def evolutionary(*, zeta: float = 0.3) -> Rule:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from neuro.errors import ParameterError, UnsupportedNode
 from neuro.graph import Graph, Node
-from neuro.nodes import Affine, Experts, Reshape
+from neuro.nodes import Affine, AvgPool, Experts, Reshape
 
 
 class Standardise(nn.Module):
@@ -33,15 +33,15 @@ class Standardise(nn.Module):
     def into(self, graph: Graph) -> Graph:
         """The network that does on x what `graph` does on the standardised x: its first sums take it over.
 
-        W' = W / deviation, b' = b - mean W' 1: zero weights stay zero. Raises UnsupportedNode where the input meets
-        anything but an `Affine`, or `Experts` that begin with one.
+        W' = W / deviation, b' = b - mean W' 1: zero weights stay zero. Averages on the way are passed. Raises
+        UnsupportedNode where the input meets anything but an `Affine`, or `Experts` that begin with one.
         """
         nodes: dict[str, Node] = dict(graph.nodes)
         reading = list(graph.targets[graph.inputs[0]])
         while reading:
             name = reading.pop()
             node = nodes[name]
-            if isinstance(node, Reshape):
+            if isinstance(node, Reshape) or (isinstance(node, AvgPool) and not any(node.padding)):
                 reading += graph.targets[name]
             elif isinstance(node, Affine):
                 weight = node.weight / self.deviation

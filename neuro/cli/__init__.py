@@ -12,6 +12,7 @@ import typer
 from neuro.cli.chips import chips
 from neuro.cli.compare import compare, demo
 from neuro.cli.convert import convert
+from neuro.cli.cost import cost
 from neuro.cli.data import data
 from neuro.cli.deploy import check, deploy
 from neuro.cli.diagnose import diagnose
@@ -43,6 +44,7 @@ for command in (
     compare,
     inspect,
     replay,
+    cost,
     chips,
     data,
 ):

@@ -2,202 +2,166 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import numpy as np
 import typer
 
-from hardware_targets import Program, load_chip
-from neuro import datasets, report
-from neuro.atomic import replacing
+from hardware_targets import load_chip
+from neuro import report
+from neuro.baselines.rival import Plan
+from neuro.cli import protocol
 from neuro.cli.arguments import Json, Root, Samples, Seed, console, print_json, say
-from neuro.cli.comparison import ROWS, Study, check_study, study
+from neuro.cli.compare_page import assumptions, sections, speeds
+from neuro.cli.comparison import Priced, energy_notes, rows_at
+from neuro.cli.protocol import ENTRIES, MATCHES, Match, Outcome, Pool, Task
 from neuro.errors import ParameterError
-from neuro.report import Section, plots
+from neuro.training import ShiftFlip
 
-Out = Annotated[Path, typer.Option(help="Folder for report.html and rows.jsonl.")]
+Out = Annotated[Path, typer.Option(help="Folder for report.html, the tables (rows.*) and cells/, the networks.")]
+Jobs = Annotated[int, typer.Option(help="Processes that train at once; 0: one for each core.", min=0)]
+TOLD = {"Accuracy": 2, "Energy": 6, "At equal accuracy": 8, "At equal stored parameters": 1, "Spiking networks": 4,
+        "Sparse networks": 3, "Experts": 2, "Other rivals": 2}  # fmt: skip
+"""How many sentences of each theme the terminal shows; the page has them all."""
+TITLES: dict[Match, str] = {"accuracy": "At equal accuracy", "parameters": "At equal stored parameters"}
 
 
-def demo(out: Out = Path("out"), seed: Seed = 0, as_json: Json = False) -> None:
+def demo(out: Out = Path("out"), seed: Seed = 0, jobs: Jobs = 0, as_json: Json = False) -> None:
     """The whole road on 5,000 real digits: train, convert, put on Loihi 2, compare with the rivals, write a page.
+
+    Every row is trained once, at its usual size; `neuro compare` looks for the size at which each is as accurate.
 
     Example: `neuro demo --out out`
     """
-    _compare("mnist-5k", None, ROWS, (16, 64), "loihi2", None, 15, seed, out, as_json)
+    plan = Plan(epochs=12, augment=ShiftFlip(1))
+    every, pool = tuple(ENTRIES), Pool(_cores(jobs))
+    _compare(Task("mnist-5k"), every, (seed,), ("accuracy",), plan, False, pool, True, out, as_json)
 
 
 def compare(
     task: Annotated[str, typer.Option(help="A known data set (see `neuro data`) or a path.")] = "mnist-5k",
     data_root: Root = None,
-    rows: Annotated[str, typer.Option(help=f"Rows with commas, or all: {', '.join(ROWS)}.")] = "all",
-    steps: Annotated[str, typer.Option("--steps", "-T", help="Two numbers of time steps, with a comma.")] = "16,64",
-    chip: Annotated[str, typer.Option(help="Chip of the row 'chip'.")] = "loihi2",
+    rows: Annotated[str, typer.Option(help="all, or names with commas: " + ", ".join(ENTRIES) + ".")] = "all",
+    seeds: Annotated[int, typer.Option(help="How many trainings of each chosen row.", min=1)] = 1,
+    match: Annotated[str, typer.Option(help="accuracy, parameters or both: what all rows have in common.")] = "both",
+    hidden: Annotated[str, typer.Option(help="Widths of the dense network that all are measured by.")] = "300,100",
+    epochs: Annotated[int, typer.Option(help="Training epochs of every row.", min=2)] = 15,
+    shift: Annotated[int, typer.Option(help="Shift training images by up to so many pixels.", min=0)] = 1,
+    flip: Annotated[bool, typer.Option(help="Mirror training images too (clothes, not digits).")] = False,
+    chip: Annotated[str, typer.Option(help="Chip of the rows 'chip' and 'cnn-chip', or a .toml.")] = "loihi2",
     samples: Samples = None,
-    epochs: Annotated[int, typer.Option(help="Training epochs of the dense network.", min=1)] = 15,
+    quick: Annotated[bool, typer.Option("--quick", help="One size of each row, the middle of its ladder.")] = False,
+    jobs: Jobs = 1,
+    backend: Annotated[str, typer.Option(help="loky (processes here), dask or ray.")] = "loky",
+    address: Annotated[str | None, typer.Option(help="Address of a Dask or Ray cluster; none: one is started.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what the folder already holds.")] = False,
     seed: Seed = 0,
     out: Out = Path("out"),
     as_json: Json = False,
 ) -> None:
-    """Train a small convolutional network on a task and set it beside its rivals: int8, pruned, experts, spiking, chip.
+    """Train every rival on one task and set them beside spiking networks, at equal accuracy and at equal storage.
 
-    Example: `neuro compare --task fashion-mnist --rows dense,int8,spiking --steps 8,32`
+    One split; sizes, thresholds and steps are chosen on validation samples with the first seed; the chosen networks are
+    trained with all seeds and see the test samples once. What is trained is kept in OUT/cells: the same command goes on
+    where it was stopped.
+
+    Examples: `neuro compare --jobs 2`,
+    `neuro compare --task mnist --rows all --seeds 5 --match both --epochs 20 --jobs 2 --out bill`,
+    `neuro compare --task fashion-mnist --flip --rows dense,int8,switch,rate --quick`
     """
+    wanted = tuple(ENTRIES) if rows == "all" else tuple(part.strip() for part in rows.split(","))
+    if match not in (*MATCHES, "both"):
+        raise ParameterError(f"--match must be accuracy, parameters or both, got {match!r}")
+    if backend not in ("loky", "dask", "ray"):
+        raise ParameterError(f"--backend must be loky, dask or ray, got {backend!r}")
     try:
-        short, long = (int(part) for part in steps.split(","))
+        widths = tuple(int(width) for width in hidden.split(","))
     except ValueError:
-        raise ParameterError(f"--steps must be two integers with a comma, e.g. 16,64, got {steps!r}") from None
-    if not 1 <= short < long <= 256:
-        raise ParameterError(f"--steps must be two growing numbers within 1..256, got {steps!r}")
-    wanted = ROWS if rows == "all" else tuple(part.strip() for part in rows.split(","))
-    _compare(task, data_root, wanted, (short, long), chip, samples, epochs, seed, out, as_json)
+        widths = ()
+    if not widths or min(widths) < 1:
+        raise ParameterError(f"--hidden must be positive widths with commas, e.g. 300,100, got {hidden!r}")
+    plan = Plan(hidden=widths, epochs=epochs, augment=ShiftFlip(shift, flip), chip=chip)
+    _compare(
+        Task(task, None if data_root is None else str(data_root), samples),
+        wanted,
+        tuple(range(seed, seed + seeds)),
+        MATCHES if match == "both" else (match,),  # type: ignore[arg-type]
+        plan,
+        not quick,
+        Pool(_cores(jobs), backend, address),  # type: ignore[arg-type]
+        fresh,
+        out,
+        as_json,
+    )
+
+
+def _cores(jobs: int) -> int:
+    return jobs or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else jobs or os.cpu_count() or 1
 
 
 def _compare(
-    task: str,
-    root: Path | None,
-    wanted: tuple[str, ...],
-    steps: tuple[int, int],
-    chip: str,
-    samples: int | None,
-    epochs: int,
-    seed: int,
+    task: Task,
+    wanted: Sequence[str],
+    seeds: Sequence[int],
+    matches: Sequence[Match],
+    plan: Plan,
+    ladders: bool,
+    pool: Pool,
+    fresh: bool,
     out: Path,
     as_json: bool,
 ) -> None:
-    started = time.perf_counter()
-    target = load_chip(chip)
-    split = datasets.load(task, root)
-    check_study(split, wanted, steps)
-    out.mkdir(parents=True, exist_ok=True)
-    found = study(split, target, wanted=wanted, steps=steps, seed=seed, samples=samples, epochs=epochs, say=say)
-    lines = "\n".join(row.to_json() for row in found.rows)
-    _write(out / "rows.jsonl", lines + "\n")
-    title = f"{split.name}: a spiking network next to its rivals"
-    page = report.write_page(
-        out / "report.html",
-        found.rows,
-        title=title,
-        sections=sections(found, steps),
-        assumptions=found.assumptions,
-        energy_notes=_energy_notes(found),
+    began = time.perf_counter()
+    load_chip(plan.chip)
+    cells = out / "cells"
+    for old in cells.glob("*") if fresh and cells.is_dir() else ():
+        old.unlink()
+    found = protocol.compare(
+        task, wanted, seeds=seeds, matches=matches, plan=plan, ladders=ladders, folder=cells, pool=pool, say=say
     )
-    if as_json:
-        print_json([row.as_dict() for row in found.rows])
-    else:
-        printer = console()
-        for sentence in report.conclusions(found.rows):
-            printer.print(f"- {sentence}", markup=False, highlight=False)
-        printer.print(report.table(found.rows, width=printer.width))
-    say(f"{time.perf_counter() - started:.0f} s; rows: {out / 'rows.jsonl'}")
+    if found.stale:
+        say(f"{found.stale} results in {cells} are of another version of this code; --fresh measures them again")
+    tables = {match: rows_at(found, match) for match in found.lines}
+    _show(found, tables, plan, out, as_json)
+    say(f"{time.perf_counter() - began:.0f} s; tables: {out / 'rows.csv'}, .json, .tex")
     if not as_json:
-        typer.echo(f"Report: {page}")
+        typer.echo(f"Report: {out / 'report.html'}")
 
 
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
-
-
-def _energy_notes(found: Study) -> list[str]:
-    """Every price that was used, once."""
-    notes: dict[str, None] = {}
-    for bills in found.bills.values():
-        for letter, bill in bills.items():
-            for cause, joules in bill.joules.items():
-                if joules > 0:
-                    price = bill.provenance[cause]
-                    notes[f"{letter}, {bill.table}, {cause}: {price} ({price.status}; {price.source})"] = None
-    return list(notes)
-
-
-def sections(found: Study, steps: tuple[int, int]) -> list[Section]:
-    """The plots of a comparison, each with a sentence on what one sees."""
-    looks = plots.styles([row.model for row in found.rows])
-    dense = {row.model: row.accuracy for row in found.rows if row.model == "dense fp32" and row.accuracy is not None}
-    parts = [
-        Section(
-            "Accuracy against time steps",
-            "The spiking network's answer after each number of steps, and the dense network that it came from. Few "
-            "steps leave the firing rates coarse.",
-            plots.accuracy_against_time(found.curves, dense=dense, looks=looks),
-        )
-    ]
-    for column, letter, what in (
-        ("energy_operations_J", "A (operations)", "arithmetic alone"),
-        ("energy_memory_J", "B (operations and memory)", "arithmetic and the words moved to and from memory"),
-    ):
-        points = [
-            (row.model, getattr(row, column), row.accuracy)
-            for row in found.rows
-            if getattr(row, column) is not None and row.accuracy is not None
-        ]
-        parts.append(
-            Section(
-                f"Accuracy against energy, model {letter}",
-                f"Each row of the table under the model that prices {what}. Up and to the left is better; rows on the "
-                "dotted line are beaten by no other row under this model.",
-                plots.accuracy_against_energy(points, model=letter, looks=looks),
-            )
-        )
-    parts.append(_raster(found, steps[0]))
-    parts.append(_activity(found, steps[0]))
-    if found.program is not None:
-        parts += _chip_sections(found, found.program)
-    return parts
-
-
-def _raster(found: Study, steps: int) -> Section:
-    layer, spikes = min(found.spiking.recordings["spikes"].items(), key=lambda item: item[1][0, 0].numel())
-    first = spikes[:, 0].flatten(1).numpy()
-    times, neurons = np.nonzero(first)
-    return Section(
-        "Spikes of one image",
-        f"Every dot is a spike of one of the {first.shape[1]:,} neurons of layer {layer!r}, the smallest, while the "
-        "network looks at the first test image.",
-        plots.spike_raster(times, neurons, steps=steps, population=first.shape[1], layer=layer),
-    )
-
-
-def _activity(found: Study, steps: int) -> Section:
-    measured = {layer: float(spikes.float().mean()) for layer, spikes in found.spiking.recordings["spikes"].items()}
-    return Section(
-        "Activity of each layer",
-        "Spikes per neuron and step, mean over all test images. Every spike costs one accumulate for each synapse it "
-        "meets.",
-        plots.activity_per_layer({f"spiking, T={steps}": measured}),
-    )
-
-
-def _chip_sections(found: Study, program: Program) -> list[Section]:
-    placement, chip = program.placement, program.chip
-    per_tile = chip.limit("cores_per_tile")
-    across = int(np.ceil(np.sqrt(per_tile)))
-    tiles = placement.tiles
-    inside = np.array([core.number for core in placement.cores]) % per_tile
-    limit = chip.limit("synapse_memory_bits")
-    load = [core.used["memory_bits"] / limit for core in placement.cores]
-    labels = [row[1] for row in placement.rows()]
-    width, height = chip.limit("mesh_width") * across, chip.limit("mesh_height") * (-(-per_tile // across))
-    model = f"on {chip.name}"
-    return [
-        Section(
-            f"Cores of {chip.title}",
-            f"Cores in use: {len(placement.cores)}. Colour shows how much of a core's synapse memory is taken; point "
-            "at a core to see its neurons.",
-            plots.core_loads(
-                (tiles[:, 0] * across + inside % across).tolist(),
-                (tiles[:, 1] * (-(-per_tile // across)) + inside // across).tolist(),
-                load, labels, mesh=(width, height), resource="synapse memory",
-            ),
-            details=tuple(f"core {row[0]}: {row[1]}" for row in placement.rows()),
-            details_title="Which neurons live where",
-        ),
-        Section(
-            "Error of the chip's integers",
-            "Root mean square error of the weights of each layer, relative to their size, after quantising to the "
-            "chip's format.",
-            plots.quantisation_error({model: {error.layer: 100 * error.weight for error in program.errors}}),
-        ),
-    ]  # fmt: skip
+def _show(found: Outcome, tables: dict[Match, list[Priced]], plan: Plan, out: Path, as_json: bool) -> None:
+    """Print the tables and write them and the page."""
+    main = next(iter(tables.values()))
+    rows = [one.row for one in main]
+    split = found.book.task.split()
+    equal = [one.row for one in tables.get("parameters", []) if tables["parameters"] is not main]
+    fast = speeds(found, main)
+    said = report.themes(rows, at_equal_parameters=equal, speeds=fast)
+    page: dict[str, Any] = {
+        "title": f"{split.name}: spiking networks next to their rivals",
+        "sections": sections(found, tables, fast),
+        "sentences": said,
+        "assumptions": assumptions(found, tables, plan),
+        "energy_notes": energy_notes(one for table in tables.values() for one in table),
+    }
+    for suffix in ("csv", "json", "jsonl", "tex"):
+        report.write_rows(out / f"rows.{suffix}", rows)
+        for match in [match for match in tables if tables[match] is not main]:
+            report.write_rows(out / f"rows-{match}.{suffix}", [one.row for one in tables[match]])
+    report.write_page(out / "report.html", rows, **page)
+    if as_json:
+        print_json({match: [one.row.as_dict() for one in table] for match, table in tables.items()})
+        return
+    printer = console()
+    for match, table in tables.items():
+        printer.print(TITLES[match], style="bold")
+        printer.print(report.table([one.row for one in table], width=printer.width))
+        printer.print()
+    printer.print("What the numbers say", style="bold")
+    for theme, sentences in said.items():
+        for sentence in sentences[: TOLD.get(theme, 0)]:
+            printer.print(f"- {sentence}", markup=False, highlight=False)
+    for row, why in found.left_out.items():
+        printer.print(f"Left out: {row}: {why}", markup=False, highlight=False)

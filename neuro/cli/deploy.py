@@ -14,13 +14,13 @@ from hardware_targets import check as check_graph
 from hardware_targets import compile as compile_graph
 from hardware_targets import load_chip, price
 from hardware_targets import run as run_program
+from hardware_targets.bill import Bill
 from hardware_targets.compile import Backend, ChipRun, Program, SoftReset, spike_rates, weight_width
 from hardware_targets.lava.side_by_side import Agreement
 from hardware_targets.lava.via_lava import lava_python
 from hardware_targets.measurements import keyword_spotting
 from hardware_targets.pace import NEEDED, pace
 from hardware_targets.picture import mesh
-from hardware_targets.price import Bill
 from hardware_targets.truenorth.program import CoreProgram, as_bits, draw_at_work
 from neuro.atomic import replacing
 from neuro.cli.arguments import (

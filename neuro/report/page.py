@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -13,25 +13,48 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from neuro import shown
 from neuro.atomic import replacing
-from neuro.report.conclusions import conclusions
+from neuro.errors import ShapeError
+from neuro.report.conclusions import themes
 from neuro.report.row import UNCONFIRMED, Row
 from neuro.report.sheet import LEGEND, sheet
+from neuro.report.style import family_colours
 
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """A heading, what one sees (paragraphs end at blank lines), a plot, and a list that opens on demand."""
+    """A heading, what one sees (paragraphs end at blank lines), a plot, and a list that opens on demand.
+
+    Below stand `rows`, as a second table of the form of the first, and `table`, headings and cells of any other kind.
+    """
 
     title: str
     text: str
     figure: go.Figure | None = None
     details: tuple[str, ...] = ()
     details_title: str = "Details"
+    rows: Sequence[Row] = ()
+    table: shown.Sheet | shown.Shown | None = None
 
     @property
     def paragraphs(self) -> list[str]:
         return [" ".join(part.split()) for part in self.text.split("\n\n") if part.strip()]
+
+    @property
+    def wide(self) -> bool:
+        """Whether the figure asks for the whole width."""
+        return self.figure is not None and bool((self.figure.layout.meta or {}).get("wide"))
+
+    @property
+    def cells(self) -> shown.Sheet | None:
+        """Title, headings, rows and notes of the table; ShapeError where a row is not as long as the headings."""
+        found = self.table.sheet() if isinstance(self.table, shown.Shown) else self.table
+        if found is not None and any(len(line) != len(found[1]) for line in found[2]):
+            raise ShapeError(
+                f"section {self.title!r}: every row of its table needs {len(found[1])} cells, one a heading"
+            )
+        return found
 
 
 def page(
@@ -41,12 +64,16 @@ def page(
     sections: Sequence[Section] = (),
     assumptions: Sequence[str] = (),
     energy_notes: Sequence[str] = (),
+    sentences: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
 ) -> str:
     """The comparison as HTML. Equal arguments give equal bytes.
 
     Beside what is given, the page lists the conclusions that follow from the rows, how every number is known, and every
-    number that is assumed or recalled. All texts are escaped. A content security policy forbids any request.
+    number that is assumed or recalled. `sentences`: the conclusions, by theme or not, where more is known than the rows
+    of the first table. All texts are escaped. A content security policy forbids any request.
     """
+    more = [row for section in sections for row in section.rows]
+    sheets = [sheet(section.rows) if section.rows else None for section in sections]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(_read("page.html.j2"))
     return template.render(
@@ -54,9 +81,10 @@ def page(
         rows=rows,
         sheet=sheet(rows),
         legend=LEGEND,
-        conclusions=conclusions(rows),
-        sections=[(section, _embedded(section.figure)) for section in sections],
-        assumptions=[*assumptions, *_unconfirmed(rows, assumptions)],
+        conclusions=_by_theme(themes(rows) if sentences is None else sentences),
+        sections=[(section, _embedded(section.figure), below) for section, below in zip(sections, sheets, strict=True)],
+        assumptions=[*assumptions, *_unconfirmed([*rows, *more], assumptions)],
+        colours=family_colours([*rows, *more]),
         energy_notes=energy_notes,
         css=Markup(_read("page.css")),
         plotly=Markup(get_plotlyjs()) if any(section.figure is not None for section in sections) else None,
@@ -71,13 +99,23 @@ def write_page(
     sections: Sequence[Section] = (),
     assumptions: Sequence[str] = (),
     energy_notes: Sequence[str] = (),
+    sentences: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
     """Write the page to `path`, whole or not at all. Raises FileError where the folder refuses."""
     target = Path(path)
-    text = page(rows, title=title, sections=sections, assumptions=assumptions, energy_notes=energy_notes)
+    text = page(
+        rows, title=title, sections=sections, assumptions=assumptions, energy_notes=energy_notes, sentences=sentences
+    )
     with replacing(target) as part:
         part.write_text(text, encoding="utf-8")
     return target
+
+
+def _by_theme(sentences: Sequence[str] | Mapping[str, Sequence[str]]) -> dict[str, Sequence[str]]:
+    """Themes only where there is more than one."""
+    if not isinstance(sentences, Mapping):
+        return {"": sentences} if sentences else {}
+    return dict(zip([""], sentences.values(), strict=True)) if len(sentences) == 1 else dict(sentences)
 
 
 def _read(name: str) -> str:

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import plotly.graph_objects as go
 
 from neuro.errors import ParameterError, ShapeError
+from neuro.report.fronts import accuracy_against_energy
 from neuro.report.images import MOST_MARKERS, core_loads, spike_raster
 from neuro.report.pareto import pareto
-from neuro.report.sheet import engineering
-from neuro.report.style import Style, complete, figure, literal, remark, shortened, styles
+from neuro.report.points import Point, points
+from neuro.report.style import Style, complete, figure, literal, looks_of, remark, shortened, styles
 
 __all__ = [
     "MOST_MARKERS",
+    "Point",
     "Style",
     "accuracy_against_energy",
     "accuracy_against_time",
     "activity_per_layer",
     "core_loads",
+    "looks_of",
     "pareto",
+    "points",
     "quantisation_error",
     "spike_raster",
     "styles",
@@ -78,60 +81,6 @@ def accuracy_against_time(
     return drawn
 
 
-def accuracy_against_energy(
-    points: Sequence[tuple[str, float, float]], *, model: str, looks: Mapping[str, Style] | None = None
-) -> go.Figure:
-    """Accuracy (a fraction) against energy (J per inference) under one energy `model`, with its Pareto front.
-
-    `points` are (name, energy, accuracy). Two energy models need two figures; they are never put on one axis.
-    """
-    look = complete(looks, [name for name, _, _ in points])
-    front = pareto([(energy, accuracy) for _, energy, accuracy in points])
-    if any(energy < 0 for _, energy, _ in points):
-        raise ParameterError("accuracy_against_energy: energies must be at least 0 J")
-    drawn = figure()
-    visible = [index for index in front if points[index][1] > 0]
-    if visible:
-        drawn.add_scatter(
-            x=[points[index][1] for index in visible],
-            y=[100 * points[index][2] for index in visible],
-            mode="lines",
-            name="Pareto front",
-            line={"color": "rgba(128,128,128,0.8)", "dash": "dot", "shape": "hv", "width": 2},
-            hoverinfo="skip",
-        )
-    for index, (name, energy, accuracy) in enumerate(points):
-        if energy == 0:
-            continue
-        place = "on the Pareto front" if index in front else "beaten by another on both axes"
-        drawn.add_scatter(
-            x=[energy],
-            y=[100 * accuracy],
-            mode="markers",
-            name=literal(name),
-            marker={
-                "color": look[name].colour,
-                "symbol": look[name].symbol,
-                "size": 13,
-                "line": {"width": 1, "color": "rgba(128,128,128,0.9)"},
-            },
-            customdata=[[engineering(energy, "J"), place]],
-            hovertemplate="%{customdata[0]}, %{y:.2f} %<br>%{customdata[1]}<extra>%{fullData.name}</extra>",
-        )
-    free = [name for name, energy, _ in points if energy == 0]
-    if free:
-        remark(drawn, f"0 J has no place on this axis: {', '.join(free)}", y=0.02)
-    if not points:
-        remark(drawn, "no row has both an accuracy and this energy")
-    drawn.update_xaxes(
-        type="log", title=f"energy per inference<br>{literal(model)}", exponentformat="SI", ticksuffix="J"
-    )
-    drawn.update_xaxes(**_decades([energy for _, energy, _ in points if energy > 0]))
-    drawn.update_yaxes(title="test accuracy (%)")
-    drawn.update_layout(showlegend=True)
-    return drawn
-
-
 def activity_per_layer(
     activity: Mapping[str, Mapping[str, float]], *, looks: Mapping[str, Style] | None = None
 ) -> go.Figure:
@@ -177,21 +126,3 @@ def _bars(
     drawn.update_yaxes(range=[max(len(layers), 1) - 0.5, -0.5])
     drawn.update_layout(showlegend=True)
     return drawn
-
-
-def _decades(energies: Sequence[float]) -> dict[str, object]:
-    """At least one whole decade on the axis, so that single points are not blown up, and ticks at 1, 2 and 5."""
-    if not energies:
-        return {}
-    low, high = float(np.log10(min(energies))), float(np.log10(max(energies)))
-    pad = max(0.15, (1.0 - (high - low)) / 2)
-    low, high = low - pad, high + pad
-    factors = (1, 2, 5) if high - low < 2.5 else (1,)
-    every = [factor * 10.0**power for power in range(int(np.floor(low)), int(np.ceil(high)) + 1) for factor in factors]
-    ticks = [value for value in every if low <= np.log10(value) <= high]
-    return {"range": [low, high], "tickvals": ticks, "ticktext": [_round(value) for value in ticks], "ticksuffix": ""}
-
-
-def _round(energy: float) -> str:
-    number, unit = engineering(energy, "J").split(" ", 1)
-    return f"{float(number):g} {unit}"

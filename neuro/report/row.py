@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, Literal, NoReturn, get_args
@@ -50,8 +50,11 @@ class Row:
     `accuracy` and `accuracy_sd` (standard deviation over seeds) are fractions from 0 to 1. `parameters_stored` counts
     every stored number, `parameters_active` those that work on one sample. `macs`, `accumulates`, `spikes` and the
     energies in joules are means over samples, per inference; `latency_ticks` are the steps until the answer.
-    The three energies are three models (operations; operations and memory; constants of a chip) and are never added.
+    The three energies are three models (operations; operations and memory; constants of a device) and are never added.
     `provenance` maps names of these columns to how and whence the number is known; `notes` are remarks on the row.
+    `family` groups rows ("dense", "sparse", "experts", "hyperdimensional", "photonic", "quantum", "spiking"); `seeds`
+    says how many trainings the means are over. `energy_..._J_range` is (low, high) in joules where sources differ in a
+    price, and holds the energy. `unpriced` says by column why an energy is not known.
     Raises ParameterError for NaN, infinite or negative numbers and for text no terminal should see.
     """
 
@@ -69,6 +72,12 @@ class Row:
     latency_ticks: float | None = None
     provenance: Mapping[str, Provenance] = field(default_factory=dict, hash=False)
     notes: tuple[str, ...] = ()
+    family: str | None = None
+    seeds: int | None = None
+    energy_operations_J_range: tuple[float, float] | None = None
+    energy_memory_J_range: tuple[float, float] | None = None
+    energy_chip_J_range: tuple[float, float] | None = None
+    unpriced: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -86,17 +95,39 @@ class Row:
         if isinstance(self.notes, str):
             raise ParameterError(f"row {self.model!r}: notes must be a tuple of texts, got one text")
         put(self, "notes", tuple(clean(note, f"a note of row {self.model!r}") for note in self.notes))
+        if self.family is not None:
+            put(self, "family", clean(self.family, f"the family of row {self.model!r}"))
+        put(self, "seeds", _seeds(self.seeds, self.model))
+        for column in ENERGIES:
+            put(self, f"{column}_range", _range(self, column))
+        put(self, "unpriced", _reasons(self))
 
     @property
     def spiking(self) -> bool:
         """Whether spikes were counted at all, be they zero."""
         return self.spikes is not None
 
+    def range_of(self, column: str) -> tuple[float, float] | None:
+        """(low, high) in joules of an energy column; an energy without a range is its own."""
+        value = getattr(self, column)
+        return getattr(self, f"{column}_range") or (None if value is None else (value, value))
+
+    def why_unpriced(self, column: str) -> str | None:
+        """Why an energy column is empty, as far as its family or the row says; None for a price or no reason."""
+        if getattr(self, column) is not None:
+            return None
+        simulated = self.family == "quantum" and all(getattr(self, energy) is None for energy in ENERGIES)
+        optical = self.family == "photonic" and column != "energy_chip_J"
+        supposed = "simulated" if simulated else "optics have no price at 45 nm" if optical else None
+        return supposed or self.unpriced.get(column)
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values under the JSON keys, in their fixed order."""
         plain: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
         known = {column: {"how": item.how, "source": item.source} for column, item in self.provenance.items()}
-        return plain | {"provenance": known, "notes": list(self.notes)}
+        ranges = {name: None if plain[name] is None else list(plain[name]) for name in _RANGES}
+        reasons = dict(self.unpriced)
+        return plain | ranges | {"provenance": known, "notes": list(self.notes), "unpriced": reasons}
 
     def to_json(self) -> str:
         """One line of ASCII JSON; equal rows give equal bytes."""
@@ -104,7 +135,10 @@ class Row:
 
     @classmethod
     def from_json(cls, line: str) -> Row:
-        """The row that `to_json` wrote. Raises DataError where it is no row, ParameterError where a value is bad."""
+        """The row that `to_json` wrote, also before rows had a family, seeds, ranges and reasons.
+
+        Raises DataError where it is no row, ParameterError where a value is bad.
+        """
         try:
             plain = json.loads(line, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
@@ -112,7 +146,7 @@ class Row:
         if not isinstance(plain, dict):
             raise DataError(f"row: must be a JSON object, got {type(plain).__name__}; write rows with Row.to_json")
         names = {item.name for item in fields(cls)}
-        missing, unknown = sorted(names - plain.keys()), sorted(plain.keys() - names)
+        missing, unknown = sorted(names - plain.keys() - _LATER), sorted(plain.keys() - names)
         if missing or unknown:
             said = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(
                 unknown
@@ -123,17 +157,61 @@ class Row:
             notes = plain["notes"]
             if not isinstance(notes, list):
                 raise TypeError("notes is no list")
+            reasons = plain.get("unpriced", {})
+            if not isinstance(reasons, dict):
+                raise TypeError("unpriced is no object")
         except (AttributeError, TypeError, KeyError) as error:
-            raise DataError(f"row: provenance or notes is malformed ({error}); write rows with Row.to_json") from error
-        return cls(**{**plain, "provenance": known, "notes": tuple(notes)})
+            raise DataError(
+                f"row: provenance, notes or unpriced is malformed ({error}); write rows with Row.to_json"
+            ) from error
+        return cls(**{**plain, "provenance": known, "notes": tuple(notes), "unpriced": reasons})
 
 
-COLUMNS = tuple(item.name for item in fields(Row) if item.name not in ("model", "provenance", "notes"))
-"""The columns that hold numbers."""
+COLUMNS = tuple(item.name for item in fields(Row))[1:12]
+"""The columns that hold numbers, from accuracy to latency."""
+
+ENERGIES = ("energy_operations_J", "energy_memory_J", "energy_chip_J")
+"""The columns that hold energies: three models, never added or compared with each other."""
+
+_ROUNDING = 1e-9
+_RANGES = tuple(f"{column}_range" for column in ENERGIES)
+_LATER = {"family", "seeds", *_RANGES, "unpriced"}
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number JSON knows")
+
+
+def _seeds(value: object, model: str) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ParameterError(f"row {model!r}: seeds must be a whole number from 1 on or None, got {value!r}")
+    return int(value)
+
+
+def _range(row: Row, column: str) -> tuple[float, float] | None:
+    given, energy, where = getattr(row, f"{column}_range"), getattr(row, column), f"row {row.model!r}: {column}_range"
+    if given is None:
+        return None
+    if energy is None:
+        raise ParameterError(f"{where} is given without the energy; give both or none")
+    if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2 or None in given:
+        raise ParameterError(f"{where} must be (low, high) or None, got {given!r}")
+    low, high = (float(_number(end, column, row.model) or 0.0) for end in given)
+    if not low * (1 - _ROUNDING) <= energy <= high * (1 + _ROUNDING):
+        raise ParameterError(f"{where} must hold the energy {energy!r}, got {given!r}")
+    return min(low, energy), max(high, energy)
+
+
+def _reasons(row: Row) -> dict[str, str]:
+    for column in row.unpriced:
+        if column not in ENERGIES:
+            raise ParameterError(f"row {row.model!r}: unpriced names {column!r}; energies are {', '.join(ENERGIES)}")
+        if getattr(row, column) is not None:
+            raise ParameterError(f"row {row.model!r}: {column} has a price and a reason for none; give one of them")
+    what = f"a reason of row {row.model!r}"
+    return {column: clean(row.unpriced[column], what) for column in ENERGIES if column in row.unpriced}
 
 
 def _number(value: object, column: str, model: str) -> int | float | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from neuro.report.row import Row
+from neuro.report.row import ENERGIES, Row
 
 NOTHING = "–"
+WITHOUT_FAMILY = "other"
 
 HEADINGS = {
     "accuracy": ("accuracy", "%"),
@@ -18,13 +19,13 @@ HEADINGS = {
     "spikes": ("spikes", ""),
     "energy_operations_J": ("energy A", "operations"),
     "energy_memory_J": ("energy B", "with memory"),
-    "energy_chip_J": ("energy C", "chip"),
+    "energy_chip_J": ("energy C", "device"),
     "latency_ticks": ("latency", "ticks"),
 }
 
 LEGEND = (
     "Counts, energies and ticks are per inference. Energy A prices operations, B operations and memory traffic, "
-    "C uses constants of a chip: three models, never added or compared with each other. "
+    "C uses constants of a device: three models, never added or compared with each other. "
     f"{NOTHING} means that a column does not apply or is not known."
 )
 
@@ -57,27 +58,62 @@ def engineering(value: float, unit: str = "") -> str:
     return f"{scaled:.{digits}f} {prefix}{unit}".strip()
 
 
+def span(low: float, high: float, unit: str = "") -> str:
+    """A range, its unit once where both ends share it.
+
+    >>> span(4e-8, 9.1e-8, "J"), span(4e-8, 2e-6, "J")
+    ('40.0–91.0 nJ', '40.0 nJ–2.00 µJ')
+    """
+    ends = [engineering(end, unit) for end in (low, high)]
+    (first, *prefix), (_, *other) = (end.split(" ") for end in ends)
+    return f"{first if prefix == other else ends[0]}–{ends[1]}"
+
+
 @dataclass(frozen=True)
 class Cell:
-    """Text, the numbers of its footnotes, and the exact value for those who point at it."""
+    """Text, the numbers of its footnotes, the exact value for those who point at it, and its range."""
 
     text: str
     marks: tuple[int, ...] = ()
     exact: str = ""
+    range: str = ""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """`headings` and each row of `cells` start with the model; `footnotes[i]` is footnote i + 1."""
+    """`headings` and each row of `cells` start with the model; `footnotes[i]` is footnote i + 1.
+
+    `families[i]` is the family of the row cells[i]; rows of one family follow each other. Empty where no row has one.
+    """
 
     columns: tuple[str, ...]
     headings: tuple[Cell, ...]
     cells: tuple[tuple[Cell, ...], ...]
     footnotes: tuple[str, ...]
+    families: tuple[str, ...] = ()
+
+    @property
+    def groups(self) -> list[tuple[str, list[tuple[Cell, ...]]]]:
+        """(family, its rows) in order; one nameless group where rows have no families."""
+        found: dict[str, list[tuple[Cell, ...]]] = {}
+        for family, line in zip(self.families or [""] * len(self.cells), self.cells, strict=True):
+            found.setdefault(family, []).append(line)
+        return list(found.items())
+
+
+def family_of(row: Row) -> str:
+    return row.family or WITHOUT_FAMILY
+
+
+def by_family(rows: Sequence[Row]) -> list[Row]:
+    """Rows of one family together, families and rows in the order in which they first come."""
+    order = list(dict.fromkeys(map(family_of, rows)))
+    return sorted(rows, key=lambda row: order.index(family_of(row)))
 
 
 def sheet(rows: Sequence[Row]) -> Sheet:
-    """The table of `rows`. A provenance all rows share marks the heading, another one marks its cell."""
+    """The table of `rows`, family by family. A provenance all rows share marks the heading, another one its cell."""
+    rows = by_family(rows)
     footnotes: dict[str, int] = {}
 
     def mark(text: str) -> tuple[int, ...]:
@@ -100,15 +136,24 @@ def sheet(rows: Sequence[Row]) -> Sheet:
             spread = row.provenance.get("accuracy_sd") if column == "accuracy" and row.accuracy_sd is not None else None
             if spread is not None and spread != known_here:
                 marks += mark(f"the deviation is {spread}")
-            line.append(Cell(_text(row, column), marks, _exact(row, column)))
+            reason = row.why_unpriced(column) if column in ENERGIES else None
+            if reason is not None:
+                marks += mark(f"n/a ({reason})")
+            line.append(Cell(_text(row, column), marks, _exact(row, column), _range(row, column)))
         cells.append(tuple(line))
-    return Sheet(tuple(HEADINGS), tuple(headings), tuple(cells), tuple(footnotes))
+    families = tuple(map(family_of, rows)) if any(row.family for row in rows) else ()
+    return Sheet(tuple(HEADINGS), tuple(headings), tuple(cells), tuple(footnotes), families)
+
+
+def _range(row: Row, column: str) -> str:
+    ends = row.range_of(column) if column in ENERGIES else None
+    return span(*ends, "J") if ends is not None and ends[0] < ends[1] else ""
 
 
 def _text(row: Row, column: str) -> str:
     value = getattr(row, column)
     if value is None:
-        return NOTHING
+        return NOTHING if column not in ENERGIES or row.why_unpriced(column) is None else "n/a"
     if column == "accuracy":
         spread = "" if row.accuracy_sd is None else f" ± {100 * row.accuracy_sd:.2f}"
         return f"{100 * value:.2f}{spread}"
@@ -120,5 +165,6 @@ def _exact(row: Row, column: str) -> str:
     if value is None:
         return ""
     if column.startswith("energy"):
-        return f"{value:.6g} J"
+        ends = _range(row, column)
+        return f"{value:.6g} J" + (f", {ends}" if ends else "")
     return f"{value:.6g}" if isinstance(value, float) else f"{value:,}"

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
 import plotly.graph_objects as go
 
+from neuro.report.points import series
+from neuro.report.row import Row
+from neuro.report.sheet import family_of
+
 PALETTE = ("#2f7fc8", "#d45f00", "#00936b", "#b5609f", "#9a7400", "#6f72c9", "#c0504d", "#6b7d8a")
 """Each has a contrast of 3 to 1 or more against the light and the dark page; after Okabe and Ito's accessible set."""
 
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "x", "triangle-down", "star", "pentagon", "hexagon")
+SYMBOLS = (
+    "circle", "square", "diamond", "triangle-up", "x", "triangle-down", "star", "pentagon", "hexagon", "cross",
+    "hourglass", "bowtie", "triangle-left", "triangle-right", "star-diamond", "diamond-tall",
+)  # fmt: skip
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot", "solid")
 
 SCALE = "Cividis"
@@ -47,18 +54,47 @@ class Style:
     dash: str
 
 
-def styles(names: Iterable[str]) -> dict[str, Style]:
-    """A look for each name, by its place among the distinct names. Give the same mapping to every plot of a page."""
-    return {
-        name: Style(PALETTE[i % len(PALETTE)], SYMBOLS[i % len(SYMBOLS)], DASHES[i % len(DASHES)])
-        for i, name in enumerate(dict.fromkeys(names))
-    }
+def styles(names: Iterable[str], families: Mapping[str, str | None] | None = None) -> dict[str, Style]:
+    """A look for each name, by its place among the distinct names. Give the same mapping to every plot of a page.
+
+    Names that differ in their time steps alone share a look. With `families[name]`, names of one family share a colour
+    and differ in their symbols.
+    """
+    kin: dict[str, dict[str, None]] = {}
+    places = {}
+    distinct = list(dict.fromkeys(names))
+    for name in distinct:
+        family = (families or {}).get(name) or ""
+        kin.setdefault(family, {}).setdefault(series(name)[0])
+        places[name] = family
+    order, looks = list(kin), {}
+    for name in distinct:
+        within = list(kin[places[name]]).index(series(name)[0])
+        colour = order.index(places[name]) if families else within
+        looks[name] = Style(
+            PALETTE[colour % len(PALETTE)], SYMBOLS[within % len(SYMBOLS)], DASHES[within % len(DASHES)]
+        )
+    return looks
 
 
-def complete(given: Mapping[str, Style] | None, names: Iterable[str]) -> dict[str, Style]:
+def looks_of(rows: Sequence[Row]) -> dict[str, Style]:
+    """The looks of rows: a colour for each family that occurs, a symbol for each row in it."""
+    families = {row.model: family_of(row) for row in rows} if any(row.family for row in rows) else None
+    return styles((row.model for row in rows), families)
+
+
+def family_colours(rows: Sequence[Row]) -> dict[str, str]:
+    """The colour that `looks_of` gives to each family."""
+    looks = looks_of(rows)
+    return {family_of(row): looks[row.model].colour for row in reversed(rows)}
+
+
+def complete(
+    given: Mapping[str, Style] | None, names: Iterable[str], families: Mapping[str, str | None] | None = None
+) -> dict[str, Style]:
     """`given`, with looks for the names it lacks."""
     known = dict(given or {})
-    return {**styles([*known, *names]), **known}
+    return {**styles([*known, *names], families), **known}
 
 
 def literal(name: str) -> str:

@@ -16,6 +16,9 @@ from neuro.report.sheet import LEGEND, Cell, Sheet, sheet
 WIDE = 112
 """From this many characters on, every column stands alone; below, related columns share one, one above the other."""
 
+ROOMY = 160
+"""From this many characters on, the ranges of energies stand beside them."""
+
 _PAIRS = (
     ("accuracy",),
     ("parameters_stored", "parameters_active"),
@@ -49,7 +52,7 @@ def table(rows: Sequence[Row], *, width: int = 120) -> Table:
         box=box.SIMPLE_HEAD,
         padding=0,
         show_edge=False,
-        caption=_caption(content),
+        caption=_caption(content, width < ROOMY),
         caption_justify="left",
         caption_style="",
         header_style="bold",
@@ -64,10 +67,13 @@ def table(rows: Sequence[Row], *, width: int = 120) -> Table:
             else Cell("\n".join(_SHORT[column] + _raised(content.headings[place[column]].marks) for column in group))
         )
         drawn.add_column(_styled(head), justify="right", no_wrap=True)
-    for number, cells in enumerate(content.cells):
-        last = number == len(content.cells) - 1
-        stacked = [_stack([cells[place[column]] for column in group]) for group in groups]
-        drawn.add_row(_styled(cells[0]), *stacked, end_section=width < WIDE and not last)
+    ranges = width >= ROOMY
+    for family, lines in content.groups:
+        if family:
+            drawn.add_row(Text(family, style="bold"))
+        for cells in lines:
+            stacked = [_stack([cells[place[column]] for column in group], ranges) for group in groups]
+            drawn.add_row(_styled(cells[0]), *stacked, end_section=width < WIDE or cells is lines[-1])
     return drawn
 
 
@@ -83,14 +89,17 @@ def _raised(marks: Sequence[int]) -> str:
     return "·".join(str(mark).translate(_RAISED) for mark in marks)
 
 
-def _styled(cell: Cell) -> Text:
-    return Text(cell.text).append(_raised(cell.marks), style="dim")
+def _styled(cell: Cell, ranges: bool = False) -> Text:
+    shown = Text(cell.text).append(_raised(cell.marks), style="dim")
+    return shown.append(f" ({cell.range})", style="dim") if ranges and cell.range else shown
 
 
-def _stack(cells: Sequence[Cell]) -> Text:
-    return Text("\n").join(_styled(cell) for cell in cells)
+def _stack(cells: Sequence[Cell], ranges: bool) -> Text:
+    return Text("\n").join(_styled(cell, ranges) for cell in cells)
 
 
-def _caption(content: Sheet) -> Text:
+def _caption(content: Sheet, narrow: bool) -> Text:
+    hidden = narrow and any(cell.range for line in content.cells for cell in line)
+    legend = f"{LEGEND} Ranges of energies show from {ROOMY} columns on." if hidden else LEGEND
     notes = (f"{_raised((number,))} {note}" for number, note in enumerate(content.footnotes, start=1))
-    return Text("\n".join((LEGEND, *notes)), style="dim")
+    return Text("\n".join((legend, *notes)), style="dim")

@@ -115,6 +115,15 @@ def test_unknown_chip_lists_the_known() -> None:
         ("[limits]", "[limit]", ParameterError, "unknown key 'limit'"),
         ("[limits]", "[limits", FileError, "no valid TOML"),
         ("cores = {", "cores = 3 #", ParameterError, r"limits\.cores"),
+        (
+            'status = "measured"',
+            'status = "measured", range = [3, 4]',
+            ParameterError,
+            r"energy\.synaptic_event: range",
+        ),
+        ('status = "measured"', 'status = "measured", range = [2, inf]', ParameterError, "low <= value <= high"),
+        ('status = "measured"', 'status = "measured", range = [true, 4]', ParameterError, "two numbers"),
+        ('["zero"], unit = ""', '["zero"], range = [0, 1], unit = ""', ParameterError, "range needs a single number"),
     ],
 )
 def test_bad_files_are_refused_with_the_key(
@@ -143,3 +152,13 @@ def test_fractions_are_no_counts(tmp_path: Path) -> None:
 def test_html_is_escaped(tmp_path: Path) -> None:
     chip = load_chip(write(tmp_path, GOOD.replace('"me"', '"<script>"')))
     assert "<script>" not in chip._repr_html_()
+
+
+def test_a_range_is_shown_and_scaled(tmp_path: Path) -> None:
+    text = GOOD.replace('status = "measured"', 'status = "measured", range = [2, 4.25]')
+    known = load_chip(write(tmp_path, text)).energy["synaptic_event"]
+    assert str(known) == "2.5 nJ (2 to 4.25)"
+    assert known.range_in_base("J") == pytest.approx((2e-9, 4.25e-9))
+    assert Quantity(3, "s", "x", "quoted").range_in_base("s") == (3, 3)
+    assert Quantity(2.4, "aJ", "x", "quoted").in_base("J") == pytest.approx(2.4e-18)
+    assert Quantity(65, "GFLOPS/W", "x", "quoted").in_base("FLOPS/W") == 65e9

@@ -258,3 +258,34 @@ def test_the_bill_shows_every_price_and_escapes() -> None:
     assert "Davies 2018" in page
     assert "modelled" in page
     assert set(bill.joules) == set(bill.provenance)
+
+
+def test_ranges_where_sources_differ() -> None:
+    """DRAM: 1.3 to 2.6 nJ per 64 bits. int8: the accumulator has 8 or 32 bits."""
+    memory = price(counts(weight_words=64), "45nm-memory", stored_words=10**6)
+    assert memory.range == pytest.approx((64 * 650e-12, 64 * 1300e-12))
+    assert memory.per_sample == memory.range[0]
+    assert "DRAM, access of 64 bits" in {constant.name for constant in memory.constants.values()}
+    bill = price(counts("int8", samples=2, macs=200, accumulates=20), "45nm")
+    assert bill.range == pytest.approx((100 * 0.23e-12 + 10 * 0.03e-12, 100 * 0.3e-12 + 10 * 0.1e-12))
+    assert {row[0]: row[2] for row in bill.rows()}["macs"] == "23.0 pJ (23.0 pJ to 30.0 pJ)"
+    exact = price(counts(macs=5), "45nm")
+    assert exact.range == (exact.per_sample, exact.per_sample)
+
+
+def test_five_percent_of_the_weights_in_float32_cost_what_all_cost_in_int8() -> None:
+    """784-300-100-10 with 5 % of the weights: 11,760 + 1,500 + 50 = 13,310, 61.2 nJ; dense 1.2245 uJ and 61.2 nJ."""
+    weights = [784 * 300, 300 * 100, 100 * 10]
+    left = [size // 20 for size in weights]
+    assert (left, sum(left), sum(weights)) == ([11_760, 1_500, 50], 13_310, 266_200)
+    sparse, dense = (price(counts(macs=sum(macs)), "45nm").per_sample for macs in (left, weights))
+    integer = price(counts("int8", macs=sum(weights)), "45nm").per_sample
+    assert (sparse, dense) == pytest.approx((61.2e-9, 1.2245e-6), rel=1e-3)
+    assert sparse == pytest.approx(integer)
+
+
+def test_what_light_does_has_no_price_in_an_electronic_table() -> None:
+    with pytest.raises(MissingPrice, match="'45nm' has no price for optical_macs, and 7"):
+        price(counts(optical_macs=7), "45nm")
+    with pytest.raises(MissingPrice, match="'loihi1' has no price for optical_macs, and 7"):
+        price(counts(optical_macs=7), "loihi1")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from neuro.report import Provenance, Row, conclusions
+from neuro.report.verdicts import cheapest, energy, gap
 
 DENSE = Row("dense", 0.98, macs=1000, energy_operations_J=4e-9, energy_memory_J=9e-9, latency_ticks=1)
 INT8 = replace(DENSE, model="dense int8", accuracy=0.975, energy_operations_J=2e-10, energy_memory_J=3e-9)
@@ -25,9 +26,17 @@ def test_unfavourable_numbers_are_said() -> None:
     assert "Least energy under A (operations): 'dense int8' with 200 pJ" in text
     assert "Least energy under B (operations and memory): 'spiking' with 1.00 nJ" in text
     assert "depends on the energy model: 'dense int8' under A, 'spiking' once memory" in text
-    assert "Energy A (operations) against 'dense int8': 'spiking' 5 times as much (it loses)" in text
-    assert "Energy B (operations and memory) against 'dense int8': 'spiking' 0.333 times as much (it wins)" in text
-    assert "'spiking' handles 0.5 spikes per synapse" in text
+    assert (
+        "against 'dense int8' under A (operations): no spiking network needs less energy; "
+        "'spiking' 5 times as much (it loses)." in text
+    )
+    assert (
+        "against 'dense int8' under B (operations and memory): 'spiking' 0.333 times as much (it wins); "
+        "none that needs less is as accurate." in text
+    )
+    assert (
+        "Spikes per synapse and inference (accumulates for each of the 1.00 k MACs of 'dense'): 'spiking' 0.5." in text
+    )
     assert "behind the best: 'spiking' by 1.00 points" in text
     assert "energy A (operations): 'dense int8' and 'dense'; no spiking network is on it" in text
     assert "'spiking' after 18 ticks" in text
@@ -36,17 +45,17 @@ def test_unfavourable_numbers_are_said() -> None:
 def test_the_other_numbers_give_the_other_sentences() -> None:
     text = said(DENSE, INT8, replace(SPIKING, energy_operations_J=1e-10, accuracy=0.99, accumulates=50))
     assert "Least energy under A (operations): 'spiking'" in text
-    assert "'spiking' 0.5 times as much (it wins)" in text
+    assert "'spiking' 0.5 times as much (it wins); no less accurate either: 'spiking'" in text
     assert "loses" not in text
     assert "no spiking network" not in text
-    assert "0.05 spikes per synapse" in text
+    assert "MACs of 'dense'): 'spiking' 0.05." in text
     assert "depends on the energy model" not in text
 
 
 def test_a_tie_has_no_single_winner() -> None:
     text = said(INT8, replace(SPIKING, energy_operations_J=2e-10))
     assert "'dense int8' and 'spiking' with 200 pJ per inference." in text
-    assert "(a draw)" in text
+    assert "a draw with 'spiking'" in text
 
 
 def test_missing_prices_and_unconfirmed_numbers_are_said() -> None:
@@ -58,10 +67,106 @@ def test_missing_prices_and_unconfirmed_numbers_are_said() -> None:
 
 
 def test_active_and_stored_parameters() -> None:
-    assert "stores 412 k parameters for the 57.2 k" in said(
-        replace(DENSE, parameters_stored=412_400, parameters_active=57_200)
-    )
+    assert "stores 412 k for the 57.2 k" in said(replace(DENSE, parameters_stored=412_400, parameters_active=57_200))
     assert "stores" not in said(replace(DENSE, parameters_stored=100, parameters_active=90))
+
+
+A, B = "energy_operations_J", "energy_memory_J"
+
+
+def exchanged(one: Row, other: Row, *columns: str) -> tuple[Row, Row]:
+    """The two rows, each with the numbers of the other in `columns`."""
+    return (
+        replace(one, **{column: getattr(other, column) for column in columns}),
+        replace(other, **{column: getattr(one, column) for column in columns}),
+    )
+
+
+def test_ranges_that_overlap_are_undecided() -> None:
+    spiking = replace(SPIKING, energy_operations_J_range=(1e-10, 2e-9))
+    text = said(DENSE, INT8, spiking)
+    assert (
+        "Least energy under A (operations): 'dense int8' with 200 pJ per inference, undecided against 'spiking'" in text
+    )
+    assert "undecided, because ranges overlap, for 'spiking'" in text
+    apart = said(DENSE, INT8, replace(SPIKING, energy_operations_J_range=(9e-10, 2e-9)))
+    assert "undecided against" not in apart
+    assert "'spiking' 5 times as much (it loses)" in apart
+
+
+def test_the_best_of_each_family_is_cheap_and_about_as_accurate() -> None:
+    dense = Row("dense", 0.98, family="dense", macs=10, energy_operations_J=4e-9)
+    one, two = (Row(n, 0.975, family="sparse", energy_operations_J=e) for n, e in (("one", 1e-9), ("two", 2e-9)))
+    far = Row("far", 0.90, family="hyperdimensional", energy_operations_J=1e-12)
+    text = said(dense, one, two, far)
+    best = "Best of each family under A (operations), within one point of 'dense': "
+    assert f"{best}dense 'dense' 4.00 nJ; sparse 'one' 1.00 nJ; none so accurate among hyperdimensional ('far'" in text
+    assert f"{best}dense 'dense' 4.00 nJ; sparse 'two' 1.00 nJ" in said(dense, *exchanged(one, two, A), far)
+    assert f"{best}dense 'dense' 4.00 nJ; sparse 'two' 2.00 nJ" in said(dense, replace(one, accuracy=0.96), two, far)
+    assert "hyperdimensional 'far' 1.00 pJ" in said(dense, one, two, replace(far, accuracy=0.98))
+
+
+def test_winners_at_equal_storage() -> None:
+    dense = Row("dense", 0.98, family="dense", macs=10, parameters_stored=1000, energy_operations_J=4e-9)
+    wide = Row("wide", 0.985, family="sparse", parameters_stored=950, energy_operations_J=1e-9)
+    spiking = Row("spiking", 0.97, family="spiking", spikes=4, parameters_stored=1000, energy_operations_J=2e-9)
+    far = Row("far", 0.99, parameters_stored=5000)
+    text = "\n".join(conclusions([dense], at_equal_parameters=[dense, wide, spiking, far]))
+    start = "Storing as much as 'dense' (1.00 k parameters, within a tenth): most accurate "
+    assert f"{start}'wide' (98.50 %); the best spiking network, 'spiking', is 1.50 points below; least energy" in text
+    assert "least energy under A (operations) 'wide'." in text
+    assert "Not built to that size within a tenth: 'far'." in text
+    turned = "\n".join(conclusions([dense, *exchanged(wide, spiking, "accuracy", A)]))
+    assert f"{start}'dense' (98.00 %)" not in turned
+    assert f"{start}'spiking' (98.50 %); least energy under A (operations) 'spiking'." in turned
+    assert "Storing" not in said(dense, far)
+
+
+def test_rows_without_a_price_say_why() -> None:
+    rows = [
+        Row("dense", 0.9, energy_operations_J=1e-9), Row("circuit", 0.8, family="quantum"),
+        Row("mesh", 0.9, family="photonic"), Row("told", 0.9, unpriced={A: "its encoder is not counted"}),
+        Row("silent", 0.9),
+    ]  # fmt: skip
+    assert (
+        "Without a price under A (operations): 'circuit' (simulated); 'mesh' (optics have no price at 45 nm); "
+        "'told' (its encoder is not counted); 'silent'." in said(*rows)
+    )
+    assert "Without a price" not in said(rows[0], replace(rows[4], energy_operations_J=1e-9))
+
+
+POSITIVE = st.floats(1e-12, 1e-3)
+SPREADS = st.none() | st.tuples(st.floats(0.1, 1), st.floats(1, 10))
+
+
+@st.composite
+def priced_rows(draw: st.DrawFn, name: str) -> Row:
+    joules, spread = draw(POSITIVE), draw(SPREADS)
+    ends = None if spread is None else (joules * spread[0], joules * spread[1])
+    return Row(name, draw(st.floats(0, 1)), draw(st.floats(0, 0.1)), energy_operations_J=joules,
+               energy_operations_J_range=ends, seeds=draw(st.integers(1, 9)))  # fmt: skip
+
+
+@given(priced_rows("a"), priced_rows("b"))
+def test_every_verdict_turns_with_the_order(one: Row, other: Row) -> None:
+    turned = {"less": "more", "more": "less", "equal": "equal", "undecided": "undecided"}
+    assert energy(other, one, A) == turned[energy(one, other, A) or ""]
+    here, there = gap(one, other), gap(other, one)
+    assert here is not None
+    assert there is not None
+    assert (here.ahead, here.level, here.behind) == (there.behind, there.level, there.ahead)
+    assert here.ahead + here.level + here.behind == 1
+    first, open_ = cheapest([one, other], A)
+    assert min(one.energy_operations_J or 0, other.energy_operations_J or 0) == first[0].energy_operations_J
+    assert not set(map(id, first)) & set(map(id, open_))
+
+
+@given(st.permutations(["a", "b", "c"]), st.lists(POSITIVE, min_size=3, max_size=3, unique=True))
+def test_the_winner_follows_the_number(models: list[str], joules: list[float]) -> None:
+    assume(min(sorted(joules)[1:]) > 1.001 * min(joules))
+    rows = [Row(model, 0.9, energy_operations_J=value) for model, value in zip(models, joules, strict=True)]
+    best = models[joules.index(min(joules))]
+    assert f"Least energy under A (operations): {best!r} with" in said(*rows)
 
 
 AMOUNTS = st.none() | st.floats(0, 1)
@@ -69,20 +174,30 @@ AMOUNTS = st.none() | st.floats(0, 1)
 
 ROWS = st.builds(
     Row,
-    st.sampled_from(["a", "b int8"]),
+    st.sampled_from([
+        "a", "b int8", "quantised, 4 bits", "small dense", "logistic regression", "static random mask",
+        "experts, random routing", "RigL", "classical control", "spiking T=15",
+    ]),
     AMOUNTS,
+    AMOUNTS,
+    parameters_stored=st.none() | st.integers(0, 9),
+    parameters_active=st.none() | st.integers(0, 9),
     macs=AMOUNTS,
     accumulates=AMOUNTS,
     spikes=AMOUNTS,
     energy_operations_J=AMOUNTS,
     energy_memory_J=AMOUNTS,
     energy_chip_J=AMOUNTS,
-)
+    family=st.sampled_from([None, "dense", "sparse", "experts", "quantum", "hyperdimensional", "photonic", "spiking"]),
+    seeds=st.none() | st.integers(1, 3),
+)  # fmt: skip
 
 
-@given(st.lists(ROWS, max_size=4))
-def test_any_rows_give_finite_sentences(rows: list[Row]) -> None:
-    for sentence in conclusions(rows):
+@given(st.lists(ROWS, max_size=6), st.lists(ROWS, max_size=3))
+def test_any_rows_give_finite_sentences(rows: list[Row], equal: list[Row]) -> None:
+    for sentence in conclusions(rows, at_equal_parameters=equal):
         assert sentence.endswith(".")
-        assert "nan" not in sentence.split()
+        assert not {"nan", "inf"} & set(sentence.split())
         assert "None" not in sentence
+        assert ": ;" not in sentence
+        assert ": ." not in sentence

@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
 
-from neuro.errors import FileError
+from neuro.errors import FileError, ShapeError
 from neuro.report import Provenance, Row, Section, page, plots, write_page
+from neuro.shown import Sheet, Shown
 
 EVIL = "</script><script>alert('x')</script><img src=http://evil.test/x.png onerror=alert(1)>"
 ROWS = [
@@ -123,6 +124,50 @@ def test_equal_arguments_give_equal_pages(html: str) -> None:
         ROWS, title=EVIL, sections=sections(), assumptions=["SRAM only", EVIL], energy_notes=["A is 45 nm", EVIL]
     )
     assert again == html
+
+
+SPARSE = Row("sparse", 0.96, energy_operations_J=5e-9, energy_operations_J_range=(1e-9, 9e-9), family="sparse",
+             notes=("its note",))  # fmt: skip
+SHEET = ("What a device says", ("device", "joules"), (("cpu", "1 mJ"), (EVIL, "2 mJ")), ("quoted", EVIL))
+
+
+class Devices(Shown):
+    def sheet(self) -> Sheet:
+        return SHEET
+
+
+@pytest.mark.parametrize("table", [SHEET, Devices()])
+def test_sections_hold_further_tables(table: Sheet | Shown) -> None:
+    section = Section("At equal stored parameters", "Rows of one size.", rows=[SPARSE, ROWS[1]], table=table)
+    html = page(ROWS, title="t", sections=[section, section])
+    elements = Elements(html)
+    assert sum(tag == "table" for tag, _ in elements.found) == 5
+    ids = [attributes["id"] for _, attributes in elements.found if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    links = {attributes["href"] for tag, attributes in elements.found if tag == "a"}
+    assert links <= {f"#{name}" for name in ids}
+    assert "<img" not in html
+    texts = [text for _, text in elements.texts]
+    for said in ("What a device says", "joules", "2 mJ", "quoted", "its note", "5.00 nJ", "1.00–9.00 nJ", EVIL):
+        assert texts.count(said) >= 2, said
+    assert texts.count(" sparse") == 2
+
+
+def test_a_table_with_a_short_row_is_refused() -> None:
+    section = Section("devices", "", table=("t", ("a", "b"), (("1", "2"), ("3",)), ()))
+    with pytest.raises(ShapeError, match=r"'devices'.*2 cells"):
+        page(ROWS, title="t", sections=[section])
+
+
+def test_given_sentences_take_the_place_of_those_from_the_rows() -> None:
+    assert "Most accurate: 'dense'" in html_text(page(ROWS, title="t"))
+    told = html_text(page(ROWS, title="t", sentences=["A sentence of its own."]))
+    assert "A sentence of its own." in told
+    assert "Most accurate" not in told
+
+
+def html_text(source: str) -> str:
+    return "".join(text for tag, text in Elements(source).texts if tag not in ("script", "style"))
 
 
 def test_page_of_nothing() -> None:

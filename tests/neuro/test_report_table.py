@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,6 +49,48 @@ def test_the_deviation_has_a_footnote_of_its_own() -> None:
     (line,) = sheet([Row("m", 0.9, 0.01, provenance={"accuracy": PAPER, "accuracy_sd": MEMORY})]).cells
     assert len(line[1].marks) == 1
     assert "the deviation is recalled" in text([Row("m", 0.9, 0.01, provenance={"accuracy_sd": MEMORY})])
+
+
+FAMILIES = ("dense", "sparse", "experts", "hyperdimensional", "photonic", "quantum", "spiking")
+MANY = [
+    Row(
+        f"{family} network number {number}", 0.9 + number / 100, 0.001, 10**5, 10**4, 2e5, family=family,
+        energy_operations_J=number * 1e-8, energy_operations_J_range=(number * 5e-9, number * 2e-8),
+        provenance={"accuracy": PAPER},
+    )
+    for number in range(1, 6) for family in FAMILIES
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_thirty_five_rows_stand_family_by_family(width: int) -> None:
+    shown = text(MANY, width=width)
+    assert max(map(len, shown.splitlines())) <= width
+    lines = shown.splitlines()
+    headings = [lines.index(family) for family in FAMILIES]
+    assert headings == sorted(headings)
+    for family, start, end in zip(FAMILIES, headings, [*headings[1:], len(lines)], strict=True):
+        inside = " ".join(lines[start + 1 : end])
+        assert inside.count("± 0.10") == 5, family
+    assert ("(5.00–20.0 nJ)" in shown) == (width >= 160)
+    assert ("from 160 columns on" in shown) == (width < 160)
+    assert max(Counter(lines).get(family, 0) for family in FAMILIES) == 1
+
+
+def test_rows_without_family_stand_last_in_order_or_under_no_heading_at_all() -> None:
+    content = sheet([Row("a", family="x"), Row("b"), Row("c", family="x")])
+    assert content.families == ("x", "x", "other")
+    assert [line[0].text for line in content.cells] == ["a", "c", "b"]
+    assert sheet([Row("a"), Row("b")]).families == ()
+    assert "other" not in text([Row("a"), Row("b")]).splitlines()
+    assert "other" in text([Row("a"), Row("b", family="x")]).splitlines()
+
+
+def test_a_missing_price_has_its_reason() -> None:
+    shown = text([Row("circuit", 0.9, family="quantum"), Row("dense", 0.9, family="dense")])
+    assert shown.count("n/a") == 4, "three cells and one footnote"
+    assert "n/a (simulated)" in shown
+    assert "n/a" not in text([Row("dense", 0.9, family="dense")])
 
 
 def test_names_are_never_markup() -> None:
