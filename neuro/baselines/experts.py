@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_linear_bn_eval
 
-from neuro.baselines.networks import SmallCNN, mlp
+from neuro.baselines.networks import mlp
 from neuro.baselines.routing import Router, Routing, Switch, capacity, loads
 from neuro.errors import ParameterError
 from neuro.evaluate import evaluate
@@ -193,25 +191,6 @@ def upcycled(dense: nn.Sequential, router: Router) -> MixtureOfExperts:
             weight.copy_(layer.weight.expand_as(weight))
             bias.copy_(layer.bias.repeat(router.experts))
     return MixtureOfExperts(router, experts)
-
-
-def experts_cnn(dense: SmallCNN, experts: int = 8) -> SmallCNN:
-    """The trained `dense` with a new router in front of `experts` copies of its head; nothing is shared with it.
-
-    Sparse upcycling (Komatsuzaki et al. 2022, arXiv 2212.05055): copies of a trained layer need far less training than
-    new experts. Batch norm in the head is folded into its weights, for a batch may leave an expert one sample. A sample
-    costs the MACs of `dense` and those of the router, while the head is stored `experts` times: for the default
-    `small_cnn` 858,112 MACs against 854,016, and 549,716 parameters against 77,070.
-    """
-    dense = copy.deepcopy(dense).eval()
-    match list(dense.head.children()):
-        case [nn.Linear() as first, nn.BatchNorm1d() as norm, nn.ReLU() as relu, nn.Linear() as last]:
-            expert = nn.Sequential(fuse_linear_bn_eval(first, norm), relu, last)
-        case _:
-            raise ParameterError("experts_cnn: the head of `dense` must be Linear, BatchNorm1d, ReLU, Linear")
-    router = Switch(nn.Linear(first.in_features, experts, bias=False), experts)
-    copies = nn.ModuleList(copy.deepcopy(expert) for _ in range(experts))
-    return SmallCNN(dense.trunk, MixtureOfExperts(router, copies)).train()
 
 
 def _as_node(module: nn.Module, shape: Shape) -> Experts:

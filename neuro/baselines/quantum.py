@@ -3,7 +3,8 @@
 Principal components become angles, a circuit of strongly entangling layers turns them, and a linear read-out takes <Z>
 of every qubit. Both controls are asked for by Bowles et al. 2024 (arXiv 2403.07059 [recalled]). The circuit is
 simulated, here and while it learns, so its energy is unknown. Training runs through our own state vectors, which torch
-differentiates; PennyLane is the oracle of the tests.
+differentiates: a step of PennyLane's TorchLayer on default.qubit takes about four times as long (8 qubits, 3 layers,
+100 samples). PennyLane is the oracle of the tests.
 """
 
 from __future__ import annotations

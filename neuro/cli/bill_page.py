@@ -32,7 +32,8 @@ def _devices(main: Sequence[Priced]) -> list[Section]:
         lines.append((one.row.model, *(_cell(bills[name]) for name in names)))
         for name in names:
             if isinstance(found := bills[name], str):
-                reasons.setdefault(found, []).append(one.row.model)
+                # counts differ by row; the reason does not
+                reasons.setdefault(found.split(", and ")[0], []).append(one.row.model)
     if not lines:
         return []
     notes = [
@@ -65,7 +66,7 @@ def _light(main: Sequence[Priced]) -> list[Section]:
         return []
     lines = []
     for model, bill in lit:
-        alone = bill.part("optical") / bill.samples
+        alone = bill.part("optical")
         low, high = (engineering(joules, "J") for joules in bill.range)
         whole = f"{engineering(bill.per_sample, 'J')} ({low} to {high})"
         lines.append((model, engineering(alone, "J"), whole, f"{bill.per_sample / alone:.3g}" if alone else "–"))

@@ -62,6 +62,11 @@ class QuantumCircuit(Stateless):
             raise ShapeError(f"QuantumCircuit: {self.qubits} qubits cannot take features of shape {shape}")
         return shape
 
+    def output_dtype(self, *dtypes: torch.dtype) -> torch.dtype:
+        if not dtypes[0].is_floating_point:
+            raise ShapeError("QuantumCircuit: angles are real numbers; put a Dequantise node before it")
+        return dtypes[0]
+
     def forward(self, *inputs: Tensor) -> Tensor:
         (x,) = inputs
         parts = x.double().split(max(1, _AT_ONCE >> self.qubits))

@@ -39,6 +39,8 @@ _PREFIXES = (
     (1e-6, "µ"),
     (1e-9, "n"),
     (1e-12, "p"),
+    (1e-15, "f"),
+    (1e-18, "a"),
 )
 
 
@@ -147,7 +149,8 @@ def sheet(rows: Sequence[Row]) -> Sheet:
 
 def _range(row: Row, column: str) -> str:
     ends = row.range_of(column) if column in ENERGIES else None
-    return span(*ends, "J") if ends is not None and ends[0] < ends[1] else ""
+    shown = ends is not None and engineering(ends[0], "J") != engineering(ends[1], "J")
+    return span(*ends, "J") if ends is not None and shown else ""
 
 
 def _text(row: Row, column: str) -> str:

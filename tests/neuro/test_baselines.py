@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from neuro.baselines.experts import balanced_loss, experts_cnn, mixture_of_mlps
-from neuro.baselines.networks import SmallCNN, lenet5_caffe, mlp, small_cnn
+from neuro.baselines.experts import balanced_loss, mixture_of_mlps, upcycled
+from neuro.baselines.networks import lenet5_caffe, mlp, small_cnn
+from neuro.baselines.routing import Switch
 from neuro.baselines.sparse import apply_masks, magnitude_masks, prune, sparsity, weights_of
-from neuro.counts import active_parameters
 from neuro.errors import NeuroError, ParameterError
 from neuro.simulate import simulate
 from neuro.trace import trace
@@ -50,25 +50,12 @@ def test_checks_1_2_and_5_published_sizes(
     assert graph.parameters == parameters == sum(tensor.numel() for tensor in module.parameters())
 
 
-@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 17, 20)])
-def test_the_networks_of_the_demo_cost_what_their_docstrings_say(shape: tuple[int, int, int]) -> None:
-    dense = small_cnn(shape, 7, channels=(4, 6), hidden=16)
-    for tensor in dense.parameters():  # zeros, as in the biases at the start, are no active parameters
-        nn.init.uniform_(tensor, 0.5, 1.0)
-    expert = experts_cnn(dense, experts=5)
-    x = torch.rand(3, *shape)
-    assert dense(x).shape == expert(x).shape == (3, 7)
-    rows = [trace(module, x) for module in (dense, expert)]
-    macs = [simulate(graph, x).counts.per_sample("macs") for graph in rows]
-    width = dense.head[0].in_features
-    assert macs[1] - macs[0] == 5 * width
-    head = width * 16 + 16 + 16 * 7 + 7
-    assert active_parameters(rows[1]) == active_parameters(trace(dense.trunk, x)) + 5 * width + head
-    assert rows[1].parameters == trace(dense.trunk, x).parameters + 5 * width + 5 * head
+def test_the_convolutional_network_costs_what_its_docstring_says() -> None:
     x = torch.rand(2, 1, 28, 28)
-    full = [trace(module, x) for module in (small_cnn(), experts_cnn(small_cnn()))]
-    assert [simulate(graph, x).counts.per_sample("macs") for graph in full] == [854_016, 858_112]
-    assert [graph.parameters for graph in full] == [77_070, 549_716]
+    graph = trace(small_cnn(), x)
+    assert simulate(graph, x).counts.per_sample("macs") == 854_016
+    assert graph.parameters == 77_070
+    assert small_cnn((3, 17, 20), 7, channels=(4, 6), hidden=16)(torch.rand(3, 3, 17, 20)).shape == (3, 7)
 
 
 def test_strides_shrink_as_much_as_averages_and_hold_no_average() -> None:
@@ -81,27 +68,23 @@ def test_strides_shrink_as_much_as_averages_and_hold_no_average() -> None:
 
 
 def test_untrained_experts_are_the_dense_network_times_their_gate() -> None:
-    dense, x = small_cnn((1, 16, 16), 4, channels=(2, 3), hidden=8), torch.rand(40, 1, 16, 16)
+    dense, x = mlp((64, 12, 4)), torch.rand(40, 64)
     fit(dense, (x, torch.arange(40) % 4), epochs=2, **SETTINGS)
-    expert = experts_cnn(dense, experts=3).eval()
+    mixture = upcycled(dense, Switch(nn.Linear(64, 3, bias=False), 3)).eval()
     with torch.no_grad():
-        routing = expert.head.router(expert.trunk(x))
-        torch.testing.assert_close(expert(x), routing.gates * dense(x))
+        routing = mixture.router(x)
+        torch.testing.assert_close(mixture(x), routing.gates * dense(x))
     assert len(routing.chosen.unique()) > 1
 
 
 def test_experts_share_nothing_with_the_dense_network() -> None:
-    dense = small_cnn((1, 16, 16), 4, channels=(2, 3), hidden=8).train()
+    dense = mlp((64, 12, 4))
     before = copy.deepcopy(dense.state_dict())
-    expert = experts_cnn(dense, experts=3)
-    assert dense.training
-    for name, tensor in dense.trunk.state_dict().items():
-        assert torch.equal(expert.trunk.state_dict()[name], tensor), name
-    fit(expert, (torch.rand(40, 1, 16, 16), torch.arange(40) % 4), epochs=1, loss=balanced_loss(), **SETTINGS)
+    mixture = upcycled(dense, Switch(nn.Linear(64, 3, bias=False), 3))
+    fit(mixture, (torch.rand(40, 64), torch.arange(40) % 4), epochs=1, loss=balanced_loss(), **SETTINGS)
     for name, tensor in dense.state_dict().items():
         assert torch.equal(before[name], tensor), name
-    moved = expert.trunk.state_dict()["0.weight"]
-    assert not torch.equal(moved, before["trunk.0.weight"])
+    assert not torch.equal(mixture.experts.weights[0][0], mixture.experts.weights[0][1])
 
 
 @given(fraction=st.floats(0, 0.85), scope=st.sampled_from(["global", "layer"]), seed=st.integers(0, 1000))
@@ -160,7 +143,6 @@ def test_a_pruned_network_keeps_its_zeros_and_its_accuracy() -> None:
         (lambda: mlp((4,)), "sizes"),
         (lambda: small_cnn((1, 9, 9)), "larger image"),
         (lambda: small_cnn(pooling="max"), "pooling"),
-        (lambda: experts_cnn(SmallCNN(nn.Flatten(), nn.Linear(4, 2))), "head"),
     ],
 )
 def test_refusals_are_one_line(act: object, words: str) -> None:

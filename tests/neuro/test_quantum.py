@@ -22,7 +22,7 @@ from neuro.errors import MissingPrice, ParameterError, ShapeError
 from neuro.evaluate import evaluate
 from neuro.files import load, save
 from neuro.graph import Graph, Input
-from neuro.nodes import QuantumCircuit
+from neuro.nodes import Quantise, QuantumCircuit
 from neuro.nodes.quantum import expectations, measured, probabilities
 from neuro.simulate import simulate
 from neuro.training import accuracy
@@ -200,6 +200,9 @@ def test_refusals() -> None:
         QuantumCircuit(torch.zeros(1, 13, 3))
     with pytest.raises(ShapeError, match="3 qubits"):
         Graph({"x": Input((4,)), "q": QuantumCircuit(torch.zeros(1, 3, 3))}, {"q": ("x",)})
+    whole = {"x": Input((3,)), "i": Quantise(1.0, 0, 9), "q": QuantumCircuit(torch.zeros(1, 3, 3))}
+    with pytest.raises(ShapeError, match="real numbers"):
+        Graph(whole, {"i": ("x",), "q": ("i",)})
     with pytest.raises(ParameterError, match="a shot or more"):
         measured(torch.ones(1, 2), 0, torch.Generator())
     with pytest.raises(ParameterError, match="0 circuits"):

@@ -103,10 +103,11 @@ def test_no_rows_still_have_headings() -> None:
     assert table([]).row_count == 0
 
 
-@given(st.floats(1e-12, 9e14))
+@given(st.floats(1e-18, 9e14))
 def test_engineering_is_within_half_a_digit(value: float) -> None:
     number, *prefix = engineering(value, "J").split()
-    scale = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1, "m": 1e-3, "µ": 1e-6, "n": 1e-9, "p": 1e-12}
+    scale = {"T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3, "": 1, "m": 1e-3, "µ": 1e-6, "n": 1e-9, "p": 1e-12,
+             "f": 1e-15, "a": 1e-18}  # fmt: skip
     assert float(number) * scale[prefix[0][:-1]] == pytest.approx(value, rel=0.0051)
     assert 0.99 < float(number) < 1000
 
@@ -114,5 +115,6 @@ def test_engineering_is_within_half_a_digit(value: float) -> None:
 def test_engineering_at_the_edges() -> None:
     assert engineering(0, "J") == "0 J"
     assert engineering(999) == "999"
-    assert engineering(1e-15, "J") == "1.00e-15 J"
+    assert engineering(1e-15, "J") == "1.00 fJ"
+    assert engineering(1e-20, "J") == "1.00e-20 J"
     assert engineering(1e17) == "1.00e+17"
