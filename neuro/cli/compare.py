@@ -23,7 +23,7 @@ from neuro.training import ShiftFlip
 
 Out = Annotated[Path, typer.Option(help="Folder for report.html, the tables (rows.*) and cells/, the networks.")]
 Jobs = Annotated[int, typer.Option(help="Processes that train at once; 0: one for each core.", min=0)]
-TOLD = {"Accuracy": 2, "Energy": 6, "At equal accuracy": 8, "At equal stored parameters": 1, "Spiking networks": 4,
+TOLD = {"Accuracy": 3, "Energy": 6, "At equal accuracy": 8, "At equal stored parameters": 1, "Spiking networks": 4,
         "Sparse networks": 3, "Experts": 2, "Other rivals": 2}  # fmt: skip
 """How many sentences of each theme the terminal shows; the page has them all."""
 TITLES: dict[Match, str] = {"accuracy": "At equal accuracy", "parameters": "At equal stored parameters"}

@@ -324,8 +324,8 @@ def compare(
         raise ParameterError("compare: needs a seed and a matching")
     folder.mkdir(parents=True, exist_ok=True)
     book, data, first = Book(folder, task), task.split(), seeds[0]
-    bases = {ENTRIES[row].of for row in rows} - {""} | {"dense"}
-    pool.map(build, [Cell(base, seed, plan) for base in sorted(bases) for seed in seeds], book, "base networks")
+    for bases in _foundations(rows):
+        pool.map(build, [Cell(base, seed, plan) for base in bases for seed in seeds], book, "base networks")
 
     points: dict[str, tuple[Plan, ...]] = {}
     for row in rows:
@@ -385,6 +385,17 @@ def compare(
         lines[match] = tuple(kept)
     stale = sum(one.code != code_digest() for one in [*found.values(), *built.values()] if isinstance(one, Measured))
     return Outcome(lines, tried, left_out, book, first, stale)
+
+
+def _foundations(rows: Sequence[str]) -> list[list[str]]:
+    """The rows that others start from, and the dense one, those first that start from nothing."""
+    found = {"dense": 0}
+    for row in rows:
+        chain = []
+        while row := ENTRIES[row].of:
+            chain.append(row)
+        found |= {base: level for level, base in enumerate(reversed(chain))}
+    return [[base for base in found if found[base] == level] for level in sorted(set(found.values()))]
 
 
 def choose(points: Sequence[tuple[Plan, Measured]], floor: float) -> tuple[Plan, str]:

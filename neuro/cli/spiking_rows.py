@@ -223,7 +223,11 @@ CONVOLUTIONAL: Mapping[str, Entry] = {
 
 SKIPPING: Mapping[str, Entry] = {
     name: Entry(f"{title}, zeros skipped", _same, "dense", single, itself, of, zeros_skipped)
-    for name, of, title in (("dense-gated", "dense", "dense fp32"), ("int8-gated", "int8", "dense int8"))
+    for name, of, title in (
+        ("dense-gated", "dense", "dense fp32"),
+        ("int8-gated", "int8", "dense int8"),
+        ("cnn-int8-gated", "cnn-int8", "convolutional int8"),
+    )
 }
 """Controls: what skipping zeros saves without spikes."""
 
@@ -236,4 +240,4 @@ def optical(entry: Entry) -> Entry:
 def entries(rivals: Mapping[str, Rival], devices: Mapping[str, str]) -> dict[str, Entry]:
     """All rows by name; `devices` names the table of layer C for rivals that have one."""
     own = {name: Entry.of_rival(rival, devices.get(name, "")) for name, rival in rivals.items()}
-    return own | dict(SKIPPING) | dict(CONVOLUTIONAL) | dict(SPIKING) | {"optical-spiking": optical(SPIKING["rate"])}
+    return own | dict(CONVOLUTIONAL) | dict(SKIPPING) | dict(SPIKING) | {"optical-spiking": optical(SPIKING["rate"])}
