@@ -272,7 +272,9 @@ class Pool:
         places = {cell: number for number, cell in enumerate(cells)}
         with self._ready(), parallel_config(self.backend, n_jobs=self.jobs):
             calls = (delayed(_numbered)(work, places[cell], cell, book) for cell in cells)
-            streamed: Iterable[Any] = Parallel(return_as="generator_unordered")(calls)
+            # joblib hands results of Ray over at the end only
+            order = "list" if self.backend == "ray" else "generator_unordered"
+            streamed: Iterable[Any] = Parallel(return_as=order)(calls)
             found = dict(track(streamed, len(cells), title, True))
         return [found[number] for number in range(len(cells))]
 
@@ -291,7 +293,8 @@ class Pool:
                 from ray.util.joblib import register_ray
             except ImportError as error:
                 raise ParameterError("--backend ray needs it installed: pip install ray") from error
-            ray.init(address=self.address, num_cpus=None if self.address else self.jobs, log_to_driver=False)
+            cores = None if self.address else self.jobs
+            ray.init(address=self.address, num_cpus=cores, log_to_driver=False, ignore_reinit_error=True)
             register_ray()
         return nullcontext()
 

@@ -103,7 +103,8 @@ def test_two_devices_have_two_sets_of_constants() -> None:
     assert not found.certain
 
 
-price_ranges = st.tuples(*[st.floats(0, 10) for _ in range(3)]).map(sorted)
+# binary fractions, so that sums of them are exact and a draw is a draw
+price_ranges = st.tuples(*[st.integers(0, 1024).map(lambda n: n / 128) for _ in range(3)]).map(sorted)
 
 
 @given(
