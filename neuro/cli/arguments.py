@@ -51,7 +51,7 @@ progress = Console(stderr=True)
 
 def say(text: str) -> None:
     """A remark on stderr, as it is."""
-    progress.print(text, markup=False, highlight=False)
+    progress.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def console() -> Console:

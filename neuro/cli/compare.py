@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -15,9 +15,11 @@ from neuro import report
 from neuro.baselines.rival import Plan
 from neuro.cli import protocol
 from neuro.cli.arguments import Json, Root, Samples, Seed, console, print_json, say
+from neuro.cli.cells import ENTRIES, Task
 from neuro.cli.compare_page import assumptions, sections, speeds
 from neuro.cli.comparison import Priced, energy_notes, rows_at
-from neuro.cli.protocol import ENTRIES, MATCHES, Match, Outcome, Pool, Task
+from neuro.cli.pool import BACKENDS, Pool
+from neuro.cli.protocol import MATCHES, Match, Outcome
 from neuro.errors import ParameterError
 from neuro.training import ShiftFlip
 
@@ -26,7 +28,14 @@ Jobs = Annotated[int, typer.Option(help="Processes that train at once; 0: one fo
 TOLD = {"Accuracy": 3, "Energy": 6, "At equal accuracy": 8, "At equal stored parameters": 1, "Spiking networks": 4,
         "Sparse networks": 3, "Experts": 2, "Other rivals": 2}  # fmt: skip
 """How many sentences of each theme the terminal shows; the page has them all."""
-TITLES: dict[Match, str] = {"accuracy": "At equal accuracy", "parameters": "At equal stored parameters"}
+SUFFIXES = ("csv", "json", "jsonl", "tex")
+
+
+def heading(match: Match, ladders: bool) -> str:
+    """What the rows of a table have in common."""
+    if match == "parameters":
+        return "At equal stored parameters"
+    return "At equal accuracy" if ladders else "One size each"
 
 
 def demo(out: Out = Path("out"), seed: Seed = 0, jobs: Jobs = 0, as_json: Json = False) -> None:
@@ -75,8 +84,8 @@ def compare(
     wanted = tuple(ENTRIES) if rows == "all" else tuple(part.strip() for part in rows.split(","))
     if match not in (*MATCHES, "both"):
         raise ParameterError(f"--match must be accuracy, parameters or both, got {match!r}")
-    if backend not in ("loky", "dask", "ray"):
-        raise ParameterError(f"--backend must be loky, dask or ray, got {backend!r}")
+    if backend not in BACKENDS:
+        raise ParameterError(f"--backend must be {', '.join(BACKENDS)}, got {backend!r}")
     try:
         widths = tuple(int(width) for width in hidden.split(","))
     except ValueError:
@@ -116,52 +125,80 @@ def _compare(
 ) -> None:
     began = time.perf_counter()
     load_chip(plan.chip)
-    cells = out / "cells"
-    for old in cells.glob("*") if fresh and cells.is_dir() else ():
-        old.unlink()
-    found = protocol.compare(
-        task, wanted, seeds=seeds, matches=matches, plan=plan, ladders=ladders, folder=cells, pool=pool, say=say
-    )
+    place = next(folder for folder in (out, *out.parents) if folder.exists())
+    if not place.is_dir():
+        raise ParameterError(f"--out {out}: {place} is a file; name a folder")
+    try:
+        found = protocol.compare(
+            task, wanted, seeds=seeds, matches=matches, plan=plan, ladders=ladders, folder=out / "cells", fresh=fresh,
+            pool=pool, say=say,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        say(
+            f"stopped; what is trained is kept in {out / 'cells'}: the same command goes on{' without --fresh' * fresh}"
+        )
+        raise typer.Exit(130) from None
     if found.stale:
-        say(f"{found.stale} results in {cells} are of another version of this code; --fresh measures them again")
-    tables = {match: rows_at(found, match) for match in found.lines}
+        say(f"{found.stale} results in {out / 'cells'} are of another version of this code; --fresh measures them anew")
+    tables = {match: rows_at(found, match) for match in found.lines if found.lines[match]}
+    if not tables:
+        reasons = "; ".join(f"{row}: {why}" for row, why in found.left_out.items())
+        raise ParameterError(f"no row could be built: {reasons}")
     _show(found, tables, plan, out, as_json)
-    say(f"{time.perf_counter() - began:.0f} s; tables: {out / 'rows.csv'}, .json, .tex")
+    say(f"{time.perf_counter() - began:.0f} s")
     if not as_json:
-        typer.echo(f"Report: {out / 'report.html'}")
+        names = " and ".join(f"{stem}.*" for stem in _stems(tables))
+        typer.echo(f"Tables: {names} in {out}, as {', '.join(SUFFIXES)}\nReport: {out / 'report.html'}")
+
+
+def _stems(tables: Mapping[Match, object]) -> dict[str, Match]:
+    """The names of the files of tables: rows for the first, rows-MATCHING for another."""
+    return {f"rows-{match}" if number else "rows": match for number, match in enumerate(tables)}
+
+
+def _write(tables: Mapping[Match, list[Priced]], out: Path) -> None:
+    """The tables as files; those that an earlier run left for a matching which is not among these go."""
+    written = _stems(tables)
+    for stem in ("rows", *(f"rows-{match}" for match in MATCHES)):
+        for suffix in SUFFIXES:
+            path = out / f"{stem}.{suffix}"
+            if stem in written:
+                report.write_rows(path, [one.row for one in tables[written[stem]]])
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _show(found: Outcome, tables: dict[Match, list[Priced]], plan: Plan, out: Path, as_json: bool) -> None:
     """Print the tables and write them and the page."""
-    main = next(iter(tables.values()))
+    first, main = next(iter(tables.items()))
     rows = [one.row for one in main]
     split = found.book.task.split()
     equal = [one.row for one in tables.get("parameters", []) if tables["parameters"] is not main]
     fast = speeds(found, main)
     said = report.themes(rows, at_equal_parameters=equal, speeds=fast)
-    page: dict[str, Any] = {
-        "title": f"{split.name}: spiking networks next to their rivals",
-        "sections": sections(found, tables, fast),
-        "sentences": said,
-        "assumptions": assumptions(found, tables, plan),
-        "energy_notes": energy_notes(one for table in tables.values() for one in table),
-    }
-    for suffix in ("csv", "json", "jsonl", "tex"):
-        report.write_rows(out / f"rows.{suffix}", rows)
-        for match in [match for match in tables if tables[match] is not main]:
-            report.write_rows(out / f"rows-{match}.{suffix}", [one.row for one in tables[match]])
-    report.write_page(out / "report.html", rows, **page)
+    title = f"{split.name}: spiking networks next to their rivals, {heading(first, found.ladders).lower()}"
+    _write(tables, out)
+    report.write_page(
+        out / "report.html", rows, title=title, sections=sections(found, tables, fast), sentences=said,
+        assumptions=assumptions(found, tables, plan),
+        energy_notes=energy_notes(one for table in tables.values() for one in table),
+    )  # fmt: skip
     if as_json:
         print_json({match: [one.row.as_dict() for one in table] for match, table in tables.items()})
         return
     printer = console()
     for match, table in tables.items():
-        printer.print(TITLES[match], style="bold")
+        printer.print(heading(match, found.ladders), style="bold")
         printer.print(report.table([one.row for one in table], width=printer.width))
+        if match == "parameters" and found.sizeless:
+            printer.print(f"Without a form of equal storage: {', '.join(found.sizeless)}.", highlight=False)
         printer.print()
     printer.print("What the numbers say", style="bold")
     for theme, sentences in said.items():
         for sentence in sentences[: TOLD.get(theme, 0)]:
             printer.print(f"- {sentence}", markup=False, highlight=False)
+    untold = sum(max(0, len(sentences) - TOLD.get(theme, 0)) for theme, sentences in said.items())
+    if untold:
+        printer.print(f"{untold} more sentences are in the report.")
     for row, why in found.left_out.items():
         printer.print(f"Left out: {row}: {why}", markup=False, highlight=False)

@@ -10,7 +10,8 @@ from operator import add
 from typing import Any
 
 from hardware_targets import Bill, price
-from neuro.cli.protocol import ENTRIES, Line, Match, Measured, Outcome
+from neuro.cli.cells import ENTRIES, Measured
+from neuro.cli.protocol import Line, Match, Outcome
 from neuro.counts import Counts
 from neuro.errors import MissingPrice, ParameterError
 from neuro.report import Provenance, Row

@@ -7,221 +7,28 @@ the first seed, then built with the other seeds; only the chosen cells see the t
 
 from __future__ import annotations
 
-import hashlib
-import json
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cache, lru_cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
-
 from hardware_targets import price
-from neuro import datasets
-from neuro.atomic import replacing
-from neuro.baselines.compressed import stored_words
-from neuro.baselines.registry import DEVICES, RIVALS
 from neuro.baselines.rival import Plan
-from neuro.cli.arguments import accuracy_of
-from neuro.cli.spiking_rows import Answer, Entry, entries
-from neuro.counts import Counts, Tally, active_parameters
+from neuro.cli.cells import ENTRIES, Book, Cell, Found, Measured, Part, Refused, Task, build, code_digest, examine
+from neuro.cli.pool import Pool
+from neuro.cli.spiking_rows import Entry
+from neuro.counts import Counts
 from neuro.datasets import Split
-from neuro.errors import FileError, MissingPrice, NeuroError, ParameterError
-from neuro.files import load, save
-from neuro.flow import has_neurons
+from neuro.errors import MissingPrice, ParameterError
+from neuro.files import load
 from neuro.graph import Graph
-from neuro.progress import track
-
-ENTRIES: Mapping[str, Entry] = entries(RIVALS, DEVICES)
 
 Match = Literal["accuracy", "parameters"]
 MATCHES: tuple[Match, ...] = get_args(Match)
-Backend = Literal["loky", "dask", "ray"]
-
-BASES = {entry.of for entry in ENTRIES.values()} - {""}
-"""Rows whose networks others start from."""
-
-COMMON = ("hidden", "epochs", "augment", "batch_size", "optimizer")
-"""What of a plan their networks depend on."""
 
 CLOSE = 0.01
 """One point: how far below the dense network a row may lie, on validation samples, at equal accuracy."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A data set by name or path, where to look for it, and how many test samples count."""
-
-    name: str
-    root: str | None = None
-    samples: int | None = None
-
-    def split(self) -> Split:
-        """The data; read once per process."""
-        return _read(self.name, self.root)
-
-
-@lru_cache(maxsize=2)
-def _read(name: str, root: str | None) -> Split:
-    return datasets.load(name, None if root is None else Path(root))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One row with one plan and one seed."""
-
-    row: str
-    seed: int
-    plan: Plan
-
-    def stem(self, task: Task) -> str:
-        """The name of its files: what the network depends on, and nothing else."""
-        plan = asdict(replace(self.plan, threads=1, progress=False))
-        if self.row in BASES:
-            plan = {name: plan[name] for name in COMMON}
-        text = json.dumps([task.name, self.row, self.seed, plan])
-        return f"{self.row.replace(':', '-')}-{self.seed}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What a network did on one part of the data: `accuracy`, `counts`; `stored` and `active` numbers; remarks."""
-
-    accuracy: float
-    counts: Counts
-    stored: int
-    active: int
-    spiking: bool
-    notes: tuple[str, ...] = ()
-    facts: Mapping[str, float] | None = None
-    seconds: float = 0.0
-    code: str = ""
-
-    def to_json(self) -> str:
-        plain = asdict(replace(self, counts=None))  # type: ignore[arg-type]
-        counts = {"samples": self.counts.samples, "steps": self.counts.steps, "precision": self.counts.precision}
-        nodes = {name: {what: n for what, n in asdict(one).items() if n} for name, one in self.counts.nodes.items()}
-        return json.dumps(plain | {"counts": counts | {"nodes": nodes}})
-
-    @classmethod
-    def from_json(cls, text: str) -> Measured:
-        plain = json.loads(text)
-        counts = plain.pop("counts")
-        nodes = {name: Tally(**tally) for name, tally in counts.pop("nodes").items()}
-        plain["notes"] = tuple(plain["notes"])
-        return cls(counts=Counts(nodes=nodes, **counts), **plain)
-
-
-@dataclass(frozen=True)
-class Refused:
-    """Why a row could not be built."""
-
-    why: str
-
-
-Found = Measured | Refused
-
-
-@cache
-def code_digest() -> str:
-    """The bytes of the three packages, so that a result tells which code made it."""
-    digest = hashlib.sha256()
-    home = Path(__file__).parents[2]
-    for package in ("neuro", "converters", "hardware_targets"):
-        for path in sorted((home / package).rglob("*.py")):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-@dataclass(frozen=True)
-class Book:
-    """The folder of cells."""
-
-    folder: Path
-    task: Task
-
-    def path(self, cell: Cell, part: str) -> Path:
-        return self.folder / f"{cell.stem(self.task)}.{part}"
-
-    def read(self, cell: Cell, part: str) -> Found | None:
-        """What is known of a cell on the part "validation" or "test"; None where it is still to be measured."""
-        path = self.path(cell, self._test_name() if part == "test" else f"{part}.json")
-        if not path.exists():
-            return None
-        try:
-            return Measured.from_json(path.read_text(encoding="utf-8"))
-        except (ValueError, TypeError, KeyError) as error:
-            raise FileError(f"{path}: holds no result ({error}); delete it, and it is measured again") from error
-
-    def write(self, cell: Cell, part: str, found: Measured) -> None:
-        path = self.path(cell, self._test_name() if part == "test" else f"{part}.json")
-        with replacing(path) as partial:
-            partial.write_text(found.to_json() + "\n", encoding="utf-8")
-
-    def _test_name(self) -> str:
-        return "test.json" if self.task.samples is None else f"test-{self.task.samples}.json"
-
-    def graph(self, cell: Cell) -> Path:
-        return self.path(cell, "h5")
-
-
-def build(cell: Cell, book: Book) -> Found:
-    """Train or convert one cell and keep it; what validation samples say of it."""
-    known = book.read(cell, "validation")
-    if known is not None and book.graph(cell).exists():
-        return known
-    torch.set_num_threads(cell.plan.threads or torch.get_num_threads())
-    entry, data, began = ENTRIES[cell.row], book.task.split(), time.perf_counter()
-    try:
-        base = _base(cell, entry, book)
-        trained = entry.build(data, cell.seed, cell.plan, base)
-        answer = entry.run(trained.graph, cell.plan, data, data.validation_x)
-    except NeuroError as error:
-        return Refused(str(error).splitlines()[0])
-    save(trained.graph, book.graph(cell))
-    right = accuracy_of(answer.outputs, data.validation_y)
-    notes = (*trained.notes, *answer.notes)
-    found = _measured(trained.graph, answer, right, notes, trained.facts, time.perf_counter() - began)
-    book.write(cell, "validation", found)
-    return found
-
-
-def _base(cell: Cell, entry: Entry, book: Book) -> Graph | None:
-    if not entry.of:
-        return None
-    path = book.graph(Cell(entry.of, cell.seed, cell.plan))
-    if not path.exists():
-        raise ParameterError(f"it starts from the row {entry.of!r}, which could not be built")
-    return load(path)
-
-
-def examine(cell: Cell, book: Book) -> Measured:
-    """What the test samples say of a cell that was built."""
-    known = book.read(cell, "test")
-    if isinstance(known, Measured):
-        return known
-    torch.set_num_threads(cell.plan.threads or torch.get_num_threads())
-    entry, data, began = ENTRIES[cell.row], book.task.split(), time.perf_counter()
-    built = book.read(cell, "validation")
-    assert isinstance(built, Measured)
-    graph = load(book.graph(cell))
-    x, y = data.test_x[: book.task.samples], data.test_y[: book.task.samples]
-    answer = entry.run(graph, cell.plan, data, x)
-    right = accuracy_of(answer.outputs, y)
-    found = _measured(graph, answer, right, built.notes, built.facts, time.perf_counter() - began)
-    book.write(cell, "test", found)
-    return found
-
-
-def _measured(graph: Any, answer: Answer, right: float, notes: tuple[str, ...], facts: Any, seconds: float) -> Measured:
-    stored = stored_words(graph) if answer.stored is None else answer.stored
-    # numbers of one bit are stored together, and count one by one among those that work
-    active = min(active_parameters(graph), stored)
-    counts = answer.counts
-    spiking = has_neurons(graph) or bool(counts.total.spikes)
-    return Measured(right, counts, stored, active, spiking, notes, dict(facts or {}), seconds, code_digest())
 
 
 @dataclass(frozen=True)
@@ -240,67 +47,22 @@ class Line:
 class Outcome:
     """What a comparison found: lines for each matching, every point that was tried, and what was left out, and why.
 
-    `book` holds the networks; `seed` is the one that was chosen by. `stale`: results of another version of this code.
+    `sizeless`: rows that have no form of equal storage. `book` holds the networks; `seed` is the one that was chosen
+    by; `ladders`: whether sizes were chosen at all. `stale`: results of another version of this code.
     """
 
     lines: Mapping[Match, tuple[Line, ...]]
     tried: Mapping[str, tuple[tuple[Plan, Measured], ...]]
     left_out: Mapping[str, str]
+    sizeless: tuple[str, ...]
     book: Book
     seed: int
+    ladders: bool = True
     stale: int = 0
 
     def network(self, line: Line) -> Graph:
         """The network of a line, of the seed that was chosen by."""
         return load(self.book.graph(Cell(line.row, self.seed, line.plan)))
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Where cells are worked on: `jobs` processes of joblib's own, or of Dask or Ray."""
-
-    jobs: int = 1
-    backend: Backend = "loky"
-    address: str | None = None
-
-    def map(self, work: Callable[..., Any], cells: Sequence[Cell], book: Book, title: str) -> list[Any]:
-        """`work(cell, book)` for every cell, in their order, with a bar."""
-        if self.jobs == 1 and self.backend == "loky":
-            return [work(cell, book) for cell in track(cells, len(cells), title, True)]
-        from joblib import Parallel, delayed, parallel_config
-
-        places = {cell: number for number, cell in enumerate(cells)}
-        with self._ready(), parallel_config(self.backend, n_jobs=self.jobs):
-            calls = (delayed(_numbered)(work, places[cell], cell, book) for cell in cells)
-            # joblib hands results of Ray over at the end only
-            order = "list" if self.backend == "ray" else "generator_unordered"
-            streamed: Iterable[Any] = Parallel(return_as=order)(calls)
-            found = dict(track(streamed, len(cells), title, True))
-        return [found[number] for number in range(len(cells))]
-
-    def _ready(self) -> Any:
-        from contextlib import nullcontext
-
-        if self.backend == "dask":
-            try:
-                from distributed import Client
-            except ImportError as error:
-                raise ParameterError("--backend dask needs it installed: pip install 'dask[distributed]'") from error
-            return Client(self.address) if self.address else Client(n_workers=self.jobs, threads_per_worker=1)
-        if self.backend == "ray":
-            try:
-                import ray
-                from ray.util.joblib import register_ray
-            except ImportError as error:
-                raise ParameterError("--backend ray needs it installed: pip install ray") from error
-            cores = None if self.address else self.jobs
-            ray.init(address=self.address, num_cpus=cores, log_to_driver=False, ignore_reinit_error=True)
-            register_ray()
-        return nullcontext()
-
-
-def _numbered(work: Callable[..., Any], number: int, cell: Cell, book: Book) -> tuple[int, Any]:
-    return number, work(cell, book)
 
 
 def compare(
@@ -312,82 +74,113 @@ def compare(
     plan: Plan = Plan(),  # noqa: B008 - frozen
     ladders: bool = True,
     folder: Path,
-    pool: Pool = Pool(),
+    fresh: bool = False,
+    pool: Pool = Pool(),  # noqa: B008 - frozen
     say: Callable[[str], None] = print,
 ) -> Outcome:
     """Build the rows, choose on validation, look at the test samples once.
 
-    ladders: whether equal accuracy is looked for along each rival's ladder; without, its middle stands. Rows that
-    refuse the task are listed with their reason. Raises ParameterError for unknown rows, before any work.
+    ladders: whether equal accuracy is looked for along each rival's ladder; without, its middle stands. fresh: train
+    again what `folder` holds of these rows. Rows that refuse the task are listed with their reason. Raises
+    ParameterError for unknown rows, and where none of them has a form that could be compared, before any work.
     """
     unknown = [row for row in rows if row not in ENTRIES]
     if unknown or not rows:
         raise ParameterError(f"there is no row {', '.join(unknown) or '(none given)'}; known: {', '.join(ENTRIES)}")
     if not seeds or not matches:
         raise ParameterError("compare: needs a seed and a matching")
-    folder.mkdir(parents=True, exist_ok=True)
-    book, data, first = Book(folder, task), task.split(), seeds[0]
-    for bases in _foundations(rows):
-        pool.map(build, [Cell(base, seed, plan) for base in bases for seed in seeds], book, "base networks")
+    data, first = task.split(), seeds[0]
+    sizes = {(row, match): _sizes(ENTRIES[row], match, data, plan, ladders) for row in rows for match in matches}
+    sizeless = tuple(row for row in rows if "parameters" in matches and not sizes[row, "parameters"])
+    if not any(sizes.values()):
+        raise ParameterError(f"none of the rows {', '.join(rows)} can be given another size; use --match accuracy")
+    foundations = [[Cell(base, seed, plan) for base in level for seed in seeds] for level in _foundations(rows)]
+    wanted = list(dict.fromkeys(Cell(row, first, at) for (row, _), plans in sizes.items() for at in plans))
 
-    points: dict[str, tuple[Plan, ...]] = {}
-    for row in rows:
-        entry = ENTRIES[row]
-        climbed = entry.ladder(data, plan)
-        usual = climbed if ladders else climbed[len(climbed) // 2 :][:1]
-        points[row] = tuple(dict.fromkeys(usual)) if "accuracy" in matches else ()
-    equal = {row: ENTRIES[row].equal(data, plan) if "parameters" in matches else None for row in rows}
-    wanted = [Cell(row, first, at) for row in rows for at in points[row]]
-    wanted += [Cell(row, first, at) for row in rows if (at := equal[row]) is not None]
-    wanted = list(dict.fromkeys(wanted))
-    say(f"{len(wanted)} networks of {len(rows)} rows with seed {first}")
-    found: dict[Cell, Found] = dict(zip(wanted, pool.map(build, wanted, book, "train and convert"), strict=True))
+    folder.mkdir(parents=True, exist_ok=True)
+    book = Book(folder, task)
+    work = _Work(book, pool, say)
+    if fresh:
+        for cell in (*chain(*foundations), *(replace(cell, seed=seed) for cell in wanted for seed in seeds)):
+            book.forget(cell)
+    for cells in foundations:
+        work.build(cells, "base networks")
+    several = ladders and "accuracy" in matches
+    found = work.build(wanted, f"{'sizes to choose among' if several else 'one size each'}, {_several(rows, 'row')}")
 
     reference = build(Cell("dense", first, plan), book)
     if isinstance(reference, Refused):
         raise ParameterError(f"the dense network refuses {task.name}: {reference.why}")
-    chosen: dict[Match, list[tuple[str, Plan, tuple[str, ...]]]] = {match: [] for match in matches}
+    picked: dict[Match, dict[str, tuple[Plan, str]]] = {match: {} for match in matches}
     left_out: dict[str, str] = {}
     tried: dict[str, tuple[tuple[Plan, Measured], ...]] = {}
-    for row in rows:
-        cells = [Cell(row, first, at) for at in points[row]]
-        good = [(cell.plan, one) for cell in cells if isinstance(one := found[cell], Measured)]
-        refusals = [one.why for cell in cells if isinstance(one := found[cell], Refused)]
-        tried[row] = tuple(good)
+    for (row, match), plans in sizes.items():
+        built = [(at, found[Cell(row, first, at)]) for at in plans]
+        good = [(at, one) for at, one in built if isinstance(one, Measured)]
         if good:
             at, note = choose(good, reference.accuracy - CLOSE)
-            chosen["accuracy"].append((row, at, (note,) if note and ladders else ()))
-        elif refusals:
-            left_out[row] = refusals[0]
-        at_equal = equal[row]
-        if at_equal is not None:
-            one = found[Cell(row, first, at_equal)]
-            if isinstance(one, Measured):
-                chosen["parameters"].append((row, at_equal, ()))
-            else:
-                left_out[row] = one.why
-    cells = [Cell(row, seed, at) for lines in chosen.values() for row, at, _ in lines for seed in seeds]
-    cells = list(dict.fromkeys(cells))
-    if len(seeds) > 1:
-        say(f"{len(cells)} networks with {len(seeds)} seeds")
-    built = dict(zip(cells, pool.map(build, cells, book, "other seeds"), strict=True))
-    for cell, one in built.items():
-        if isinstance(one, Refused):
-            left_out[cell.row] = f"seed {cell.seed}: {one.why}"
-    cells = [cell for cell in cells if isinstance(built[cell], Measured)]
-    tested = dict(zip(cells, pool.map(examine, cells, book, "test samples"), strict=True))
-    lines: dict[Match, tuple[Line, ...]] = {}
-    for match, picked in chosen.items():
-        kept = []
-        for row, at, notes in picked:
-            own = [Cell(row, seed, at) for seed in seeds if Cell(row, seed, at) in tested]
-            if own:
-                seen = tuple(one for cell in own if isinstance(one := built[cell], Measured))
-                title = " ".join(filter(None, (ENTRIES[row].title, label(row, at, data, plan))))
-                kept.append(Line(row, title, at, seen, tuple(tested[cell] for cell in own), notes))
-        lines[match] = tuple(kept)
-    stale = sum(one.code != code_digest() for one in [*found.values(), *built.values()] if isinstance(one, Measured))
-    return Outcome(lines, tried, left_out, book, first, stale)
+            picked[match][row] = at, note if len(plans) > 1 else ""
+        elif built:
+            left_out[row] = next(one.why for _, one in built if isinstance(one, Refused))
+        if match == "accuracy":
+            tried[row] = tuple(good)
+
+    cells = [Cell(row, seed, at) for lines in picked.values() for row, (at, _) in lines.items() for seed in seeds]
+    chosen = work.build(list(dict.fromkeys(cells)), f"chosen sizes, {_several(seeds, 'seed')}")
+    left_out |= {cell.row: f"seed {cell.seed}: {one.why}" for cell, one in chosen.items() if isinstance(one, Refused)}
+    measured = {cell: one for cell, one in chosen.items() if isinstance(one, Measured)}
+    tested = work.examine(list(measured))
+
+    def line(row: str, at: Plan, note: str) -> Line:
+        own = [cell for seed in seeds if (cell := Cell(row, seed, at)) in measured]
+        title = " ".join(filter(None, (ENTRIES[row].title, label(row, at, data, plan))))
+        seen, said = tuple(measured[cell] for cell in own), tuple(tested[cell] for cell in own)
+        return Line(row, title, at, seen, said, (note,) if note else ())
+
+    lines = {
+        match: tuple(one for row, (at, note) in rows.items() if (one := line(row, at, note)).tested)
+        for match, rows in picked.items()
+    }
+    stale = sum(one.code != code_digest() for one in {**found, **chosen}.values() if isinstance(one, Measured))
+    return Outcome(lines, tried, left_out, sizeless, book, first, ladders, stale)
+
+
+def _sizes(entry: Entry, match: Match, data: Split, plan: Plan, ladders: bool) -> tuple[Plan, ...]:
+    """The plans of a row among which a matching chooses; none where it has no form of that size."""
+    if match == "parameters":
+        equal = entry.equal(data, plan)
+        return () if equal is None else (equal,)
+    climbed = tuple(dict.fromkeys(entry.ladder(data, plan)))
+    return climbed if ladders else climbed[len(climbed) // 2 :][:1]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Cells through a pool, with a word on what is known already."""
+
+    book: Book
+    pool: Pool
+    say: Callable[[str], None]
+
+    def build(self, cells: Sequence[Cell], title: str) -> dict[Cell, Found]:
+        return self._each(build, cells, "validation", title)
+
+    def examine(self, cells: Sequence[Cell]) -> dict[Cell, Measured]:
+        return self._each(examine, cells, "test", "test samples")
+
+    def _each(
+        self, work: Callable[[Cell, Book], Any], cells: Sequence[Cell], part: Part, title: str
+    ) -> dict[Cell, Any]:
+        known = {cell: one for cell in cells if (one := self.book.read(cell, part)) is not None}
+        missing = [cell for cell in cells if cell not in known]
+        kept = f"{len(known)} known already" if known else ""
+        self.say(f"{title}: {', '.join(filter(None, (_several(missing, 'network') if missing else '', kept)))}")
+        made = dict(zip(missing, self.pool.map(work, missing, self.book, title), strict=True))
+        return {cell: known[cell] if cell in known else made[cell] for cell in cells}
+
+
+def _several(items: Sequence[object], what: str) -> str:
+    return f"{len(items)} {what}{'' if len(items) == 1 else 's'}"
 
 
 def _foundations(rows: Sequence[str]) -> list[list[str]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 import statistics
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,13 +18,16 @@ from hypothesis import strategies as st
 
 from neuro import datasets
 from neuro.baselines.rival import Plan
-from neuro.cli import protocol
+from neuro.cli import cells, protocol
+from neuro.cli.cells import ENTRIES, Book, Cell, Measured, Task
 from neuro.cli.comparison import find, rows_at
-from neuro.cli.protocol import ENTRIES, Book, Cell, Line, Measured, Outcome, Pool, Task, choose, compare
+from neuro.cli.pool import Pool
+from neuro.cli.protocol import Line, Outcome, choose, compare
 from neuro.counts import Counts, Tally
 from neuro.errors import FileError, ParameterError
 from neuro.training import ShiftFlip
 
+command = sys.modules["neuro.cli.compare"]
 PLAN = Plan(hidden=(64, 32), epochs=4, steps=8, density=0.1, experts=2, augment=ShiftFlip())
 ROWS = ("dense", "int8", "int8-gated", "small", "static", "rate", "chip")
 
@@ -123,16 +128,50 @@ def test_what_is_known_is_not_trained_again(
         raise AssertionError("trained again")
 
     still = {name: replace(entry, build=refuse, run=refuse) for name, entry in ENTRIES.items()}
-    monkeypatch.setattr(protocol, "ENTRIES", still)
+    monkeypatch.setattr(cells, "ENTRIES", still)
     again = compare(task, ROWS, seeds=(0, 1), plan=PLAN, folder=home / "cells", say=lambda text: None)
     assert [one.row.to_json() for one in rows_at(again, "accuracy")] == [
         one.row.to_json() for one in rows_at(outcome, "accuracy")
     ]
 
 
+def test_fresh_trains_its_own_cells_again_and_touches_nothing_else(
+    home: Path, task: Task, outcome: Outcome, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(home / "cells", tmp_path / "cells")
+    (folder / "my notes").mkdir()
+    (folder / "thesis.tex").touch()
+    own = {path.name for path in folder.iterdir() if path.name.startswith("dense-0-")}
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    compare(task, ("dense",), plan=PLAN, folder=folder, fresh=True, say=lambda text: None)
+    after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert {name for name in before if before[name] != after[name]} == own
+    assert before.keys() == after.keys()
+
+
+def test_other_samples_under_the_same_name_are_another_task(tmp_path: Path) -> None:
+    texts: list[str] = []
+    for other in (False, True):
+        task = Task(str(few_digits(tmp_path / "few.npz", other_test=other)))
+        cells._read.cache_clear()
+        compare(
+            task, ("dense",), plan=replace(PLAN, epochs=2), folder=tmp_path / "cells", ladders=False,
+            matches=("accuracy",), say=texts.append,
+        )  # fmt: skip
+    cells._read.cache_clear()
+    assert texts.count("base networks: 1 network") == 2
+
+
+def test_rows_without_another_size_are_named(outcome: Outcome, task: Task, tmp_path: Path) -> None:
+    assert outcome.sizeless == ("small",)
+    with pytest.raises(ParameterError, match="small, logistic"):
+        compare(task, ("small", "logistic"), matches=("parameters",), folder=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
 def test_a_damaged_result_is_named(home: Path, task: Task, outcome: Outcome) -> None:
     book = Book(home / "cells", task)
-    path = book.path(Cell("dense", 0, PLAN), "validation.json")
+    path = book.results(Cell("dense", 0, PLAN), "validation")
     whole = path.read_text()
     path.write_text(whole[:-40])
     with pytest.raises(FileError, match=path.name):
@@ -199,6 +238,24 @@ def test_every_row_has_a_family_and_a_title() -> None:
         assert not entry.of or entry.of in ENTRIES
 
 
+def test_a_bad_place_or_task_is_refused_and_leaves_nothing(neuro_command, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    code, _, err = neuro_command("compare", "--rows", "dense", "--out", "file/below")
+    assert code == 2
+    assert "file is a file; name a folder" in err
+    code, _, err = neuro_command("compare", "--rows", "dense", "--task", "no-such-data", "--out", "bill")
+    assert code == 2
+    assert "no-such-data" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_tables_of_another_run_go(tmp_path: Path) -> None:
+    for stem in ("rows", "rows-parameters", "rows-mine"):
+        (tmp_path / f"{stem}.csv").touch()
+    command._write({"accuracy": []}, tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("*.csv")) == ["rows-mine.csv", "rows.csv"]
+
+
 def test_the_command_writes_tables_and_a_page(neuro_command, tmp_path: Path) -> None:
     few_digits(tmp_path / "few.npz")
     found = []
@@ -208,7 +265,7 @@ def test_the_command_writes_tables_and_a_page(neuro_command, tmp_path: Path) -> 
             "--quick", "--match", "accuracy", "--seed", 3, "--out", folder,
         )  # fmt: skip
         assert code == 0, err
-        assert "At equal accuracy" in out
+        assert "One size each" in out
         files = {path.name: path for path in (tmp_path / folder).iterdir() if path.is_file()}
         assert set(files) == {"report.html", "rows.csv", "rows.json", "rows.jsonl", "rows.tex"}
         found.append({name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()})
