@@ -112,7 +112,7 @@ class Bill(Shown):
         for cause in dict.fromkeys((*joules, *self.work)):
             priced, timed = self.provenance.get(cause), self.work.get(cause)
             known = [quantity for quantity in (priced, timed) if quantity is not None]
-            price = " and ".join(map(str, known))
+            price = " and ".join(_price(quantity) for quantity in known)
             sources = "; ".join(dict.fromkeys(quantity.source for quantity in known))
             spent = "unknown" if priced is None else between(joules[cause] / self.samples, self.range_of(cause))
             status = worst(quantity.status for quantity in known)
@@ -138,16 +138,20 @@ class Bill(Shown):
         return f"Per sample, prices of {self.table}", headings, self.rows(), self.assumptions
 
 
-def between(joules: float, ends: tuple[float, float]) -> str:
-    """An energy, and its range where it has one.
+def _price(quantity: Quantity) -> str:
+    """A price in J or a time in s, and its range where it has one."""
+    unit = quantity.unit[-1]
+    return between(quantity.in_base(unit), quantity.range_in_base(unit), unit)
+
+
+def between(value: float, ends: tuple[float, float], unit: str = "J") -> str:
+    """An energy (or another quantity in `unit`), and its range where it has one.
 
     >>> between(1e-9, (1e-9, 2e-9)), between(1e-9, (1e-9, 1e-9))
     ('1.00 nJ (1.00 nJ to 2.00 nJ)', '1.00 nJ')
     """
-    low, high = ends
-    if high - low <= 1e-9 * high:
-        return engineering(joules, "J")
-    return f"{engineering(joules, 'J')} ({engineering(low, 'J')} to {engineering(high, 'J')})"
+    said, *shown = (engineering(number, unit) for number in (value, *ends))
+    return said if shown == [said, said] else f"{said} ({' to '.join(shown)})"
 
 
 def need_prices(

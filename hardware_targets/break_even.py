@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 from hardware_targets.bill import Bill
 from hardware_targets.chip import Quantity
@@ -18,7 +19,7 @@ from hardware_targets.price import price
 from hardware_targets.sensitivity import corners, together
 from neuro.counts import Counts, Tally
 from neuro.errors import ParameterError
-from neuro.report.sheet import engineering
+from neuro.report.sheet import engineering, significant
 from neuro.shown import Sheet, Shown
 
 PUBLISHED = {
@@ -36,6 +37,9 @@ PUBLISHED = {
     ),
 }
 """Break-even points in print. Their boundaries and rivals differ from the ones here: set beside, never merged."""
+
+Known = Literal["measured", "given"]
+"""Whether counts come from a run, or from somebody who says so."""
 
 TEXTBOOK = (("float32", "float32"), ("int8", "int8"), ("int8", "loihi"), ("int8", "float32"))
 
@@ -89,11 +93,13 @@ def split(counts: Counts) -> tuple[Counts, Counts]:
 class Point:
     """Break-even by one model: joules of one inference of the dense rival, and of the spiking network's two parts.
 
-    `break_even` in spikes per synapse and inference, None where even a silent network costs more; `range`: its lowest
-    and highest value while every constant stays in its range (0 where a silent one costs more there).
+    `rate`: the spikes per synapse and inference behind `moving`; `break_even` in the same unit, None where even a
+    silent network costs more; `range`: its lowest and highest value while every constant stays in its range (0 where a
+    silent one costs more there).
     """
 
     model: str
+    rate: float
     dense: float
     fixed: float
     moving: float
@@ -101,63 +107,72 @@ class Point:
     range: tuple[float, float]
 
     @property
-    def wins(self) -> bool:
-        """Whether the spiking network is cheaper as it was measured."""
-        return self.fixed + self.moving < self.dense
+    def wins(self) -> bool | None:
+        """Whether the spiking network is cheaper; None where that depends on constants within their ranges."""
+        low, high = self.range
+        return None if low < self.rate < high else self.fixed + self.moving < self.dense
 
     @property
     def verdict(self) -> str:
         """Who is cheaper, and by which factor."""
+        if self.wins is None:
+            return "undecided within the stated ranges"
         spiking = self.fixed + self.moving
         if self.wins:
-            return f"spiking wins, {self.dense / spiking:.3g} times"
+            return f"spiking wins, {significant(self.dense / spiking)} times"
         silent = ", even a silent network would" if self.break_even is None else ""
-        return f"spiking loses{silent}" + (f", {spiking / self.dense:.3g} times" if self.dense > 0 else "")
+        return f"spiking loses{silent}" + (f", {significant(spiking / self.dense)} times" if self.dense > 0 else "")
 
 
 @dataclass(frozen=True)
 class BreakEven(Shown):
-    """Break-even points by model A (operations), B (with memory) and C (devices), beside what was measured.
+    """Break-even points by model A (operations), B (with memory) and C (devices), beside what the network spends.
 
-    `measured`: accumulates of the spiking network over `synapses`. `refused` says why a model has no point.
+    `rate`: accumulates of the spiking network over `synapses`, in numbers that are `known` so. `refused` says why a
+    model has no point.
     """
 
-    measured: float
+    rate: float
     synapses: float
     points: tuple[Point, ...]
     refused: Mapping[str, str]
+    known: Known = "measured"
 
     def rows(self) -> list[tuple[str, ...]]:
         """Model, joules of the rival, of the fixed and the moving part, break-even, its range, verdict."""
         rows = []
         for point in self.points:
             energies = (engineering(value, "J") for value in (point.dense, point.fixed, point.moving))
-            found = "none" if point.break_even is None else f"{point.break_even:.3g}"
+            found = "none" if point.break_even is None else significant(point.break_even)
             low, high = point.range
-            ends = "" if high - low <= 1e-9 * high else f"{low:.3g} to {high:.3g}"
+            ends = "" if high - low <= 1e-9 * high else f"{significant(low)} to {significant(high)}"
             rows.append((point.model, *energies, found, ends, point.verdict))
         return rows
 
     def sheet(self) -> Sheet:
-        headings = ("model", "dense rival", "without spikes", "with spikes", "break-even", "range", "as measured")
+        headings = ("model", "dense rival", "without spikes", "with spikes", "break-even", "range", f"as {self.known}")
         closed = ", ".join(
-            f"{dense} against {spiking} accumulates {textbook(dense, spiking):.3g}" for dense, spiking in TEXTBOOK
+            f"{dense} against {spiking} accumulates {significant(textbook(dense, spiking))}"
+            for dense, spiking in TEXTBOOK
         )
         notes = [
-            f"Measured: {self.measured:.3g} spikes per synapse and inference ({engineering(self.synapses)} synapses); "
-            "break-even is in the same unit. Its range: constants anywhere in their stated ranges, the same for both.",
+            f"As {self.known}: {significant(self.rate)} spikes per synapse and inference "
+            f"({engineering(self.synapses)} synapses). "
+            "Break-even is in the same unit; its range: constants anywhere in their stated ranges, the same for both.",
             f"Textbook, multiply-accumulates over accumulates at 45 nm and nothing else: {closed}.",
         ]
         for name, band in PUBLISHED.items():
-            place = _place(self.measured, band)
-            notes.append(f"Published, {name}: {band} ({band.status}; {band.source}). The measured one lies {place}.")
+            place = _place(self.rate, band)
+            notes.append(
+                f"Published, {name}: {band} ({band.status}; {band.source}). The {self.known} one lies {place}."
+            )
         notes += [f"Not known for {name}: {why}." for name, why in self.refused.items()]
         return "Spikes per synapse and inference at which both cost the same", headings, self.rows(), notes
 
 
-def _place(measured: float, band: Quantity) -> str:
+def _place(rate: float, band: Quantity) -> str:
     low, high = min(band.items), max(band.items)
-    return "below" if measured < low else "above" if measured > high else "inside"
+    return "below" if rate < low else "above" if rate > high else "inside"
 
 
 def without(whole: Bill, part: Bill) -> Bill:
@@ -171,7 +186,7 @@ def point(model: str, dense: Bill, fixed: Bill, moving: Bill, rate: float) -> Po
     at = [_solve(rival, silent, spikes, rate) for rival, silent, spikes in ends]
     found = _solve(dense.per_sample, fixed.per_sample, moving.per_sample, rate)
     return Point(
-        model, dense.per_sample, fixed.per_sample, moving.per_sample, found if found > 0 else None,
+        model, rate, dense.per_sample, fixed.per_sample, moving.per_sample, found if found > 0 else None,
         (max(min(at), 0.0), max(*at, 0.0)),
     )  # fmt: skip
 
@@ -188,13 +203,14 @@ def break_even(
     spiking_words: int,
     synapses: float | None = None,
     pairs: Sequence[tuple[str, str]] | None = None,
+    known: Known = "measured",
 ) -> BreakEven:
     """Break-even spikes per synapse and inference of a spiking network against a dense rival.
 
     dense, spiking: what both did; dense_words, spiking_words: how many numbers they store.
     synapses: connections of the spiking network as a dense one would compute them; the rival's multiply-accumulates
     per inference by default. pairs: devices of model C, (rival's, spiking network's); by default every processor for
-    both, and every other device against the rival on the processor that serves it best.
+    both, and every other device against the rival on the processor that serves it best. known: how the counts are.
     Raises ParameterError where no spike was counted or there are no synapses.
     """
     synapses = dense.per_sample("macs") if synapses is None else synapses
@@ -223,7 +239,7 @@ def break_even(
                 found.append(point(model, theirs, without(whole, spikes), spikes, rate))
             case reasons:
                 refused[model] = next(reason for reason in reasons if isinstance(reason, str))
-    return BreakEven(rate, synapses, tuple(found), refused)
+    return BreakEven(rate, synapses, tuple(found), refused, known)
 
 
 def default_pairs(rivals: Mapping[str, Bill | str]) -> list[tuple[str, str]]:

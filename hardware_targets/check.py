@@ -16,7 +16,7 @@ from hardware_targets.schedule import Schedule, schedule
 from hardware_targets.spike_times import SpikeTimes, lower_spike_times, tells_time
 from neuro.errors import ParameterError
 from neuro.graph import Graph
-from neuro.shown import Sheet, Shown
+from neuro.shown import Sheet, Shown, many
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Fit(Shown):
 
     @property
     def title(self) -> str:
-        verdict = "fits" if self.ok else f"does not fit ({len(self.violations)} violations)"
+        verdict = "fits" if self.ok else f"does not fit ({many(len(self.violations), 'violation')})"
         return f"{self.network} on {self.chip.title}: {verdict}; tightest: {self.tightest}"
 
     def rows(self) -> list[tuple[str, str, str, str, str]]:

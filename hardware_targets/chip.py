@@ -21,7 +21,7 @@ Value = bool | int | float | str | tuple[int | float | str, ...]
 
 SCALES = {
     "": 1.0, "P": 1e15, "T": 1e12, "G": 1e9, "M": 1e6, "k": 1e3,
-    "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12, "f": 1e-15, "a": 1e-18, "z": 1e-21,
+    "m": 1e-3, "µ": 1e-6, "u": 1e-6, "n": 1e-9, "p": 1e-12, "f": 1e-15, "a": 1e-18, "z": 1e-21,
 }  # fmt: skip
 SECTIONS = ("limits", "arithmetic", "energy")
 FOLDER = Path(__file__).parent / "chips"

@@ -10,11 +10,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hardware_targets.bill import Bill, between
+from hardware_targets.bill import Bill
 from hardware_targets.break_even import dense_counts
 from hardware_targets.devices import price_on_devices, processors
 from neuro.errors import ParameterError
-from neuro.report.sheet import engineering
+from neuro.report.sheet import engineering, span
 from neuro.shown import Sheet, Shown
 
 DAY = 86_400
@@ -106,12 +106,14 @@ class Computing(Shown):
             rows.append((f"{self.petaflops:g} PFLOPS", "power", engineering(self.watts, "W")))
         if self.joules is not None:
             energy = f"{engineering(self.joules, 'J')} = {self.joules / KILOWATT_HOUR:.4g} kWh"
-            rows.append((f"{self.petaflops_days:g} petaFLOPS-days", "energy", energy))
+            rows.append(
+                (f"{self.petaflops_days:g} petaFLOPS-day{'' if self.petaflops_days == 1 else 's'}", "energy", energy)
+            )
         return rows
 
     def sheet(self) -> Sheet:
         title = f"Computing at {self.gflops_per_watt:g} GFLOPS/W, utilisation {self.utilisation:g}"
-        return title, ("computing", "", "costs"), self.rows(), (correction(),)
+        return title, ("computing", "what", "costs"), self.rows(), (correction(),)
 
 
 @dataclass(frozen=True)
@@ -141,24 +143,29 @@ class Inference(Shown):
         return None if rate is None else joules_per_inference(self.macs, rate, self.utilisation)
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Processor, joules with their range, price of a multiply-accumulate, status, source."""
-        rows: list[tuple[str, ...]] = []
+        """Processor, joules, their range, joules of a multiply-accumulate, status, source; the cheapest first."""
+        rows: list[tuple[float, tuple[str, ...]]] = []
         if self.given is not None:
             how = f"{self.gflops_per_watt:g} GFLOPS/W, utilisation {self.utilisation:g}"
-            rows.append(("as given", engineering(self.given, "J"), how, "", ""))
+            rows.append((self.given, ("as given", *self._energies(self.given), "given", how)))
         for name, bill in self.bills.items():
-            if isinstance(bill, str):
-                rows.append((name, "no price", "", "", bill))
-                continue
-            price = bill.provenance["macs"]
-            rows.append((name, between(bill.per_sample, bill.range), str(price), price.status, price.source))
-        return rows
+            if isinstance(bill, Bill):
+                price, (low, high) = bill.provenance["macs"], bill.range
+                ends = "" if low == high else span(low, high, "J")
+                energies = self._energies(bill.per_sample, ends)
+                rows.append((bill.per_sample, (name, *energies, price.status, price.source)))
+        return [row for _, row in sorted(rows)]
+
+    def _energies(self, joules: float, ends: str = "") -> tuple[str, ...]:
+        return engineering(joules, "J"), ends, engineering(joules / self.macs, "J")
 
     def sheet(self) -> Sheet:
+        refused = [f"No price on {name}: {reason}." for name, reason in self.bills.items() if isinstance(reason, str)]
         notes = (
             "The peak at rated power is a lower bound; the high end is a utilisation of a few in a hundred or less, as "
             "small networks at batch 1 see it.",
+            *refused,
             correction(),
         )
         title = f"One inference of {self.macs:,} multiply-accumulates in {self.precision}"
-        return title, ("processor", "energy", "price of one", "status", "source"), self.rows(), notes
+        return title, ("processor", "energy", "range", "of one", "status", "source"), self.rows(), notes

@@ -1,4 +1,4 @@
-"""Layer C as a matrix: what the same counts cost on every device that has a price for them."""
+"""Model C as a matrix: what the same counts cost on every device that has a price for them."""
 
 from __future__ import annotations
 

@@ -51,16 +51,15 @@ class Measurements(Shown):
         rows: list[tuple[str, ...]] = []
         for device in self.devices:
             watts = (engineering(value, "W") for value in (device.idle, device.running, device.dynamic))
-            rows.append(
-                (device.name, *watts, f"{device.rate:g}", engineering(device.joules, "J"), f"measured, {self.status}")
-            )
+            spent, how = engineering(device.joules, "J"), f"measured, {self.status}"
+            rows.append((device.name, *watts, _per_second(device.rate), spent, how))
             if device.host is not None:
                 cores = (device.dynamic - device.host) / device.rate
                 left = (engineering(device.dynamic - device.host, "W"), "", engineering(cores, "J"))
                 rows.append((f"{device.name}, host taken off", "", "", *left, f"measured, {self.status}"))
         if self.bill is not None:
-            spent, rate = engineering(self.bill.per_sample, "J"), self.bill.seconds
-            per_second = "" if not rate else f"{1 / rate:.4g}"
+            spent, seconds = engineering(self.bill.per_sample, "J"), self.bill.seconds
+            per_second = _per_second(1 / seconds) if seconds else ""
             name, how = f"this network, {self.bill.table}", f"model, {self.bill.status}"
             rows.append((name, "", "", "", per_second, spent, how))
         return rows
@@ -68,6 +67,10 @@ class Measurements(Shown):
     def sheet(self) -> Sheet:
         headings = ("device", "idle", "running", "dynamic", "inferences/s", "dynamic energy", "how known")
         return self.title, headings, self.rows(), (*self.notes, f"Source: {self.source}.")
+
+
+def _per_second(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def keyword_spotting(bill: Bill | None = None) -> Measurements:
@@ -91,20 +94,27 @@ class Published(Shown):
     def rows(self) -> list[tuple[str, ...]]:
         """Chip, joules of one inference, accuracy, how it is known, source and boundary; below them the bills."""
         rows: list[tuple[str, ...]] = []
+        right = {name: f"{100 * accuracy:.2f} %" for name, accuracy in self.accuracies.items()}
         for name, joules in self.entries.items():
-            accuracy = f"{100 * self.accuracies[name]:.2f} %" if name in self.accuracies else ""
-            rows.append((name, engineering(joules.in_base("J"), "J"), accuracy, joules.status, joules.source))
+            spent = engineering(joules.in_base("J"), "J")
+            rows.append((name, spent, right.get(name, ""), joules.status, joules.source))
         for name, bill in self.bills.items():
-            spent = between(bill.per_sample, bill.range)
-            rows.append((name, spent, "", f"model, {bill.status}", f"counts times prices of {bill.table}"))
+            spent, source = between(bill.per_sample, bill.range), f"counts times prices of {bill.table}"
+            rows.append((name, spent, right.get(name, ""), f"model, {bill.status}", source))
         return rows
 
     def sheet(self) -> Sheet:
         return self.title, ("chip", "energy", "accuracy", "how known", "source and boundary"), self.rows(), self.notes
 
 
-def published_mnist(bills: Mapping[str, Bill] | None = None) -> Published:
-    """Published energies of one MNIST image on neuromorphic chips, with `bills` below them."""
+def published_mnist(
+    bills: Mapping[str, Bill] | None = None, accuracies: Mapping[str, float] | None = None
+) -> Published:
+    """Published energies of one MNIST image on neuromorphic chips, with `bills` below them, and accuracies.
+
+    accuracies: of the networks of the bills, as fractions, by the same names.
+    """
     content = read_toml(FOLDER / "mnist.toml")
     entries = quantities(content["joules"], "mnist.toml: joules")
-    return Published(content["title"], entries, content["accuracy"], tuple(content["notes"]), dict(bills or {}))
+    right = {**content["accuracy"], **(accuracies or {})}
+    return Published(content["title"], entries, right, tuple(content["notes"]), dict(bills or {}))

@@ -14,7 +14,8 @@ from itertools import pairwise, product
 from hardware_targets.bill import Bill, between
 from hardware_targets.chip import Quantity
 from neuro.errors import ParameterError
-from neuro.report.sheet import engineering
+from neuro.report.prices import Order, order
+from neuro.report.sheet import engineering, significant
 from neuro.shown import Sheet, Shown
 
 
@@ -102,11 +103,11 @@ class Flips(Shown):
     def verdict(self) -> str:
         """The ranking in one sentence."""
         if self.cheaper is None:
-            return f"{self.names[0]} and {self.names[1]} cost the same."
+            return f"{self.names[0]!r} and {self.names[1]!r} cost the same."
         dear = max(self.joules)
-        ratio = f"{dear / min(self.joules):.3g} times" if min(self.joules) > 0 else "infinitely"
+        ratio = f"{significant(dear / min(self.joules))} times" if min(self.joules) > 0 else "infinitely"
         sure = "certain within the stated ranges" if self.certain else "not certain: it depends on the ranges"
-        return f"{self.cheaper} is cheaper, {ratio}; this is {sure}."
+        return f"{self.cheaper!r} is cheaper, {ratio}; this is {sure}."
 
     def rows(self) -> list[tuple[str, ...]]:
         """Constant, value, joules of it in both, the factor that flips the ranking, the value it gives, its range."""
@@ -117,7 +118,7 @@ class Flips(Shown):
                 change, becomes = "none", ""
             else:
                 value = flip.factor * float(flip.quantity.value)  # type: ignore[arg-type]
-                change, becomes = f"x {flip.factor:.3g}", f"{value:.3g} {flip.quantity.unit}"
+                change, becomes = f"x {significant(flip.factor)}", f"{significant(value)} {flip.quantity.unit}"
             inside = {None: "no range stated", True: "inside its range", False: "outside its range"}[flip.within]
             where = "" if flip.factor is None else inside
             rows.append((flip.constant, str(flip.quantity), *both, change, becomes, where))
@@ -152,9 +153,9 @@ def flips(first: Bill, second: Bill, names: tuple[str, str] | None = None) -> Fl
         within = _inside(factor, [share for share in (mine, other) if share is not None])
         found.append(Flip(name, some.quantity, a, b, factor, within))
     found.sort(key=lambda flip: float("inf") if flip.factor is None else max(flip.factor, 1 / flip.factor))
-    ends = (first.range, second.range)
     titles = ("first", "second") if names is None else names
-    return Flips(titles, (first.per_sample, second.per_sample), ends, tuple(found), _certain(one, two))
+    joules, ranges = (first.per_sample, second.per_sample), (first.range, second.range)
+    return Flips(titles, joules, ranges, tuple(found), _order(one, two) in ("less", "more"))
 
 
 def _inside(factor: float | None, known: Sequence[Share]) -> bool | None:
@@ -164,37 +165,47 @@ def _inside(factor: float | None, known: Sequence[Share]) -> bool | None:
     return any(share.low <= factor * share.joules <= share.high for share in stated)
 
 
-def _certain(one: Mapping[str, Share], two: Mapping[str, Share]) -> bool:
-    """Whether the difference keeps its sign over all combinations of low and high ends: it is linear in each."""
-    nothing = Share(Quantity(0, "J", "absent", "assumed"), 0.0, 0.0, 0.0)
-    least = most = 0.0
-    for name in dict.fromkeys((*one, *two)):
-        a, b = one.get(name, nothing), two.get(name, nothing)
-        ends = (a.low - b.low, a.high - b.high)
-        least, most = least + min(ends), most + max(ends)
-    return least > 0 or most < 0
+def ends_of(part: Mapping[str, Share]) -> dict[str, tuple[float, float]]:
+    """Joules of each constant at the low end of its range, and at the high end."""
+    return {name: (share.low, share.high) for name, share in part.items()}
+
+
+def _order(one: Mapping[str, Share], two: Mapping[str, Share]) -> Order:
+    return order(ends_of(one), ends_of(two))
+
+
+NAMED = 6
+"""Pairs that a verdict names; of more it says how many there are."""
 
 
 @dataclass(frozen=True)
 class Ranking(Shown):
-    """Bills from the cheapest to the dearest; `certain[i]`: entry i is cheaper than entry i + 1 within all ranges."""
+    """Bills from the cheapest to the dearest; `orders[i]`: of entry i and entry i + 1, wherever prices lie."""
 
     names: tuple[str, ...]
     joules: tuple[float, ...]
     ranges: tuple[tuple[float, float], ...]
-    certain: tuple[bool, ...]
+    orders: tuple[Order, ...]
+
+    @property
+    def certain(self) -> tuple[bool, ...]:
+        """Whether entry i is cheaper than entry i + 1 within all ranges."""
+        return tuple(found == "less" for found in self.orders)
 
     @property
     def verdict(self) -> str:
         """Whether the order is certain, in one sentence."""
-        doubtful = [pair for pair, sure in zip(pairwise(self.names), self.certain, strict=True) if not sure]
+        known = zip(pairwise(self.names), self.orders, strict=True)
+        doubtful = [f"{one!r} before {other!r}" for (one, other), found in known if found == "undecided"]
         if not doubtful:
             return "The ranking is certain within the stated ranges; constants without a range are taken as they are."
-        return f"Depends on the ranges: {', '.join(f'{a} before {b}' for a, b in doubtful)}."
+        more = [f"and {len(doubtful) - NAMED} others"] if len(doubtful) > NAMED else []
+        return f"Depends on the ranges: {', '.join(doubtful[:NAMED] + more)}."
 
     def rows(self) -> list[tuple[str, ...]]:
         """Name, joules of one inference with their range, and whether it is certain to be cheaper than the next."""
-        sure = [*("certain" if known else "depends on ranges" for known in self.certain), ""]
+        words: dict[Order, str] = {"less": "certain", "equal": "the same"}
+        sure = [*(words.get(found, "depends on ranges") for found in self.orders), ""]
         spent = (between(joules, ends) for joules, ends in zip(self.joules, self.ranges, strict=True))
         return list(zip(self.names, spent, sure, strict=True))
 
@@ -210,7 +221,7 @@ class Ranking(Shown):
 def ranking(bills: Mapping[str, Bill]) -> Ranking:
     """Bills of one model in the order of their energy per inference, and how certain that order is."""
     names = tuple(sorted(bills, key=lambda name: bills[name].per_sample))
-    sure = tuple(_certain(*together((bills[one], bills[two]))) for one, two in pairwise(names))
+    sure = tuple(_order(*together((bills[one], bills[two]))) for one, two in pairwise(names))
     costs = tuple(bills[name].per_sample for name in names)
     return Ranking(names, costs, tuple(bills[name].range for name in names), sure)
 

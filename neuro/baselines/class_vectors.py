@@ -17,6 +17,9 @@ from neuro.errors import BackendMissing
 from neuro.graph import Graph, Input, Node, Shape
 from neuro.nodes import Affine, Dequantise, IDLevel, Reshape, Sign
 
+LARGEST = 127
+"""The largest element of a class vector: 8 bits, sign included, as its words are counted and priced."""
+
 Update = Literal["add", "add_adapt", "add_online"]
 """How `torchhd.models.Centroid` takes a batch: every sample; those it gets wrong; those, as far as they are wrong."""
 
@@ -80,10 +83,13 @@ def encoded(encoder: IDLevel, x: Tensor) -> Tensor:
 def bound_graph(name: str, features: Shape, encoder: IDLevel, vectors: Tensor) -> Graph:
     """x -> sign(sum of id * level(x)) -> product with each class vector, divided by the length of that vector.
 
-    Integers until the last step: vectors (classes, D) hold whole numbers.
+    Integers until the last step: vectors (classes, D) hold whole numbers, of which those of a class that 8 bits cannot
+    hold are scaled down until they can; that turns a class vector by no more than rounding does.
     """
-    lengths = vectors.double().norm(dim=1).clamp(min=1e-12)
-    similarity = Affine(vectors.round().to(torch.int32))
+    scale = (LARGEST / vectors.abs().amax(1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
+    whole = (vectors.double() * scale).round()
+    lengths = whole.norm(dim=1).clamp(min=1e-12)
+    similarity = Affine(whole.to(torch.int32))
     parts = {"bundle": encoder, "hypervector": Sign(), "similarity": similarity, "scores": Dequantise(1 / lengths)}
     return chain(name, features, parts)
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -94,10 +96,9 @@ def _pays(graph: Graph, name: str, node: Affine, below: float, smallest: int) ->
 
 
 def stored_words(graph: Graph) -> int:
-    """Words that hold the numbers of `graph`: each weight dense, or without its zeros where that is less.
+    """Words that hold the numbers of `graph`, its matrices as `matrix_words` says.
 
     Words have 32 bits, in integer networks 8, which hold as many bipolar elements of an `IDLevel`.
-    Without zeros: the weights, the column of each in as few bits as the columns need, and a word for each row's start.
     """
     words = graph.parameters
     for node in graph.nodes.values():
@@ -105,10 +106,26 @@ def stored_words(graph: Graph) -> int:
             words -= node.parameters - math.ceil(node.parameters / BIPOLAR_BITS)
         if isinstance(node, Affine | Conv):
             rows, columns = node.weight.flatten(1).shape
-            used = int((node.weight != 0).sum())
-            bits = max(1, (columns - 1).bit_length())
-            words -= max(0, node.weight.numel() - (used + math.ceil(used * bits / 32) + rows + 1))
+            bits = 32 if node.weight.is_floating_point() else 8
+            words -= node.weight.numel() - matrix_words(rows, columns, int((node.weight != 0).sum()), bits)
     return words
+
+
+def matrix_words(rows: int, columns: int, used: int, bits: int = 32) -> int:
+    """Words of `bits` that hold a matrix of which `used` weights are not zero: dense, or without zeros if that is less.
+
+    Without zeros: the weights, the column of each in as few bits as the columns need, and 32 bits for the start of each
+    row and for the end (CSR).
+    """
+    places = used * max(1, (columns - 1).bit_length()) + 32 * (rows + 1)
+    return min(rows * columns, used + math.ceil(places / bits))
+
+
+def mlp_words(sizes: Sequence[int], density: float = 1.0) -> int:
+    """`stored_words` of `networks.mlp(sizes)` with the same density of weights in each layer, biases included."""
+    return sum(
+        matrix_words(after, before, round(density * before * after)) + after for before, after in pairwise(sizes)
+    )
 
 
 def measured_speed(graph: Graph, x: Tensor, batch: int, seconds: float = 0.2) -> float:

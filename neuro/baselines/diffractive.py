@@ -20,7 +20,7 @@ LAYERS = 5
 MARGIN = 4
 """Dark points beside the image, in all."""
 
-# distance, gain and learning rate were chosen on validation digits, of 80, 160 and 320 um, 20 and 40, 0.05 and 0.1
+# distance, gain and learning rate were chosen on validation digits, of 80, 160 and 320 µm, 20 and 40, 0.05 and 0.1
 WAVELENGTH = 532e-9
 PITCH = 1e-6
 DISTANCE = 160e-6
@@ -70,8 +70,8 @@ def _diffractive(data: Split, seed: int, plan: Plan) -> Trained:
     nodes = {"image": Input(data.features), "layers": module.node(counted(plan.photons), seed)}
     graph = Graph(nodes, {"layers": ("image",)}, "diffractive network")
     note = (
-        f"{LAYERS} printed layers of {grid} x {grid} points, {PITCH * 1e6:g} um apart in a plane, planes "
-        f"{DISTANCE * 1e6:g} um apart, {WAVELENGTH * 1e9:g} nm, {plan.photons:g} photons a pixel at full brightness. "
+        f"{LAYERS} printed layers of {grid} x {grid} points, {PITCH * 1e6:g} µm apart in a plane, planes "
+        f"{DISTANCE * 1e6:g} µm apart, {WAVELENGTH * 1e9:g} nm, {plan.photons:g} photons a pixel at full brightness. "
         "Nothing but the detectors is not linear."
     )
     return Trained(graph, accuracy(graph, data.validation_x, data.validation_y), (note,), {"grid": grid})

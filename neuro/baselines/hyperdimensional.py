@@ -1,8 +1,9 @@
 """Hyperdimensional rivals: samples become hypervectors, classes are bundles of them, and the nearest bundle wins.
 
 Encoders and the training of class vectors are those of torch-hd (Heddes et al. 2023, JMLR 24(255) [recalled]), but
-samples are encoded once, not once per epoch. What was learnt becomes a Graph that decides as torch-hd does: its outputs
-are the cosine similarities times the length of the sample's hypervector, which is the same for all classes.
+samples are encoded once, not once per epoch. What was learnt becomes a Graph that decides as torch-hd does, up to the
+rounding of class vectors that 8 bits cannot hold: its outputs are the cosine similarities times the length of the
+sample's hypervector, which is the same for all classes.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from neuro.baselines.class_vectors import Update, bound_graph, chain, class_vectors, encoded, torchhd
+from neuro.baselines.compressed import mlp_words
 from neuro.baselines.level_search import LEVELS_SEARCHED, searched
 from neuro.baselines.rival import Build, Plan, Rival, Trained, along
-from neuro.baselines.rows import macs_of
 from neuro.baselines.standardise import Standardise
 from neuro.baselines.trained_encoder import trained
 from neuro.datasets import Split
 from neuro.graph import Graph, Shape
 from neuro.nodes import Affine, IDLevel, Sine
+from neuro.nodes.hyperdimensional import BIPOLAR_BITS
 from neuro.training import accuracy
 
 LEVELS = 32
@@ -116,27 +118,31 @@ def _online(data: Split, seed: int, plan: Plan) -> Trained:
     return Trained(graph, accuracy(graph, data.validation_x, data.validation_y), (note,), facts)
 
 
-def storing(numbers: Callable[[int, int], int]) -> Callable[[Split, Plan], Plan]:
-    """The plan whose dimensions store as many numbers as the dense network; `numbers(features, classes)` for each."""
+def storing(words: Callable[[int, int], float]) -> Callable[[Split, Plan], Plan]:
+    """The plan whose dimensions take as many words as the dense network; `words(features, classes)` for each."""
 
     def equal(data: Split, plan: Plan) -> Plan:
         sizes = plan.sizes(data)
-        dense = macs_of(sizes) + sum(sizes[1:])
-        return replace(plan, dimensions=max(1, round(dense / numbers(sizes[0], sizes[-1]))))
+        return replace(plan, dimensions=max(1, round(mlp_words(sizes) / words(sizes[0], sizes[-1]))))
 
     return equal
+
+
+def _bound_words(levels: int) -> Callable[[int, int], float]:
+    """Words of one dimension: an id for each feature and the levels in bits, the class vectors in words."""
+    return lambda features, classes: (features + levels) / BIPOLAR_BITS + classes
 
 
 _WIDE, _NARROW = along("dimensions", 256, 1024, 4096), along("dimensions", 32, 64, 128, 256)
 _SEARCHED = along("dimensions", 64, 128, 256, 512)
 
 ROWS: Mapping[str, Rival] = {
-    name: Rival(title, build, ladder, storing(numbers), "hyperdimensional")
-    for name, title, build, ladder, numbers in (
-        ("hd-vanilla", "hypervectors", _bound("hypervectors", "add"), _WIDE, lambda f, c: f + LEVELS + c),
-        ("hd-adapt", "AdaptHD", _bound("AdaptHD", "add_adapt"), _WIDE, lambda f, c: f + LEVELS + c),
+    name: Rival(title, build, ladder, storing(words), "hyperdimensional")
+    for name, title, build, ladder, words in (
+        ("hd-vanilla", "hypervectors", _bound("hypervectors", "add"), _WIDE, _bound_words(LEVELS)),
+        ("hd-adapt", "AdaptHD", _bound("AdaptHD", "add_adapt"), _WIDE, _bound_words(LEVELS)),
         ("hd-online", "OnlineHD", _online, _WIDE, lambda f, c: f + 1 + c),
         ("hd-trained", "trained hypervectors", trained, _NARROW, lambda f, c: f + 1 + c),
-        ("hd-levels", "searched levels", searched, _SEARCHED, lambda f, c: f + LEVELS_SEARCHED + c),
+        ("hd-levels", "searched levels", searched, _SEARCHED, _bound_words(LEVELS_SEARCHED)),
     )
 }

@@ -113,7 +113,7 @@ def _quantum(title: str, middle: Callable[[int, int], Circuit | Hidden]) -> Buil
         shots = with_shots(graph, data.validation_x, SHOTS, generator).argmax(1) == data.validation_y
         facts |= {f"validation_{SHOTS}_shots": float(shots.double().mean()), "gates": _circuit(graph)[1].gates}
         read = f"With {SHOTS:,} shots {100 * facts[f'validation_{SHOTS}_shots']:.1f} % on validation."
-        return Trained(graph, right, (note, read, "Energy n/a (simulated)."), facts)
+        return Trained(graph, right, (note, read), facts)
 
     return build
 
@@ -147,10 +147,10 @@ def with_shots(graph: Graph, x: Tensor, shots: int, generator: torch.Generator) 
 
 
 ROWS: Mapping[str, Rival] = {
-    name: Rival(title, _quantum(title, middle), family="quantum")
-    for name, title, middle in (
-        ("quantum", "quantum circuit", lambda count, classes: Circuit(LAYERS, count, True)),
-        ("quantum-plain", "quantum, not entangled", lambda count, classes: Circuit(LAYERS, count, False)),
-        ("quantum-control", "quantum, classical control", lambda count, classes: Hidden(count, classes, LAYERS)),
+    name: Rival(title, _quantum(title, middle), family=family)
+    for name, family, title, middle in (
+        ("quantum", "quantum", "quantum circuit", lambda count, classes: Circuit(LAYERS, count, True)),
+        ("quantum-plain", "quantum", "quantum, not entangled", lambda count, classes: Circuit(LAYERS, count, False)),
+        ("quantum-control", "dense", "quantum, classical control", lambda count, out: Hidden(count, out, LAYERS)),
     )
 }

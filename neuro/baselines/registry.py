@@ -9,4 +9,4 @@ from neuro.baselines.rival import Rival
 
 RIVALS: Mapping[str, Rival] = {**rows.ROWS, **hyperdimensional.ROWS, **photonic.ROWS, **quantum.ROWS}
 DEVICES: Mapping[str, str] = dict.fromkeys(photonic.ROWS, "photonic")
-"""Rivals that no processor runs, and the table of layer C that prices them."""
+"""Rivals that no processor runs, and the table of model C that prices them."""

@@ -22,8 +22,8 @@ Distribution = Literal["uniform", "erdos-renyi"]
 
 @dataclass(frozen=True)
 class Rule:
-    """How connections move. Once in `every` updates (None: once per epoch) each layer drops a share of its weights,
-    those of smallest magnitude, and as many grow again from zero where the score of a missing weight is largest.
+    """How connections move. After `every` updates (None: after an epoch) each layer drops a share of its weights, those
+    of smallest magnitude, and as many grow again from zero where the score of a missing weight is largest.
 
     share: from `start` to `end` along half a cosine over the first `until` of the training; then nothing moves.
     score: |m| with m <- momentum m + (1 - momentum) gradient (momentum 0: the gradient of the present batch), or
@@ -76,7 +76,10 @@ def rigl(
 
 
 def evolutionary(*, zeta: float = 0.3) -> Rule:
-    """SET: a share zeta falls after every epoch and grows at random. Mocanu et al. 2018 (arXiv 1707.04780), alg. 1."""
+    """SET: a share zeta falls after every epoch and grows at random. Mocanu et al. 2018 (arXiv 1707.04780), alg. 1.
+
+    There the share is taken of positive and of negative weights apart [recalled], here of their magnitudes.
+    """
     return Rule(zeta, zeta, score="random", distribution="erdos-renyi")
 
 
@@ -149,8 +152,9 @@ def shared_out(total: int, values: Mapping[str, float], room: Mapping[str, int])
 class Rewiring:
     """Keeps a network sparse while it learns and moves its connections by `rule`: an `after_step` of `fit`.
 
-    `updates` of the whole training and of one `epoch`; the module is made sparse at once. Nothing moves after the last
-    update. `state_dict` holds what is needed to go on.
+    `updates` of the whole training and of one `epoch`; the module is made sparse at once. Connections move at the first
+    update after their time, so that an epoch is judged, and its state kept, when what has grown has learnt. Nothing
+    moves at the last update. `state_dict` holds what is needed to go on.
     """
 
     def __init__(self, module: nn.Module, rule: Rule, density: float, *, updates: int, epoch: int, seed: int = 0):
@@ -167,7 +171,7 @@ class Rewiring:
         weights = weights_of(module)
         self.done += 1
         share = self.rule.share(self.done / self.updates)
-        due = share > 0 and self.done % self.every == 0 and self.done < self.updates
+        due = share > 0 and 1 < self.done < self.updates and (self.done - 1) % self.every == 0
         if self.rule.score == "gradient" and share > 0 and (due or self.rule.momentum):
             for name, weight in weights.items():
                 if weight.grad is not None:
@@ -264,8 +268,8 @@ def fit_sparse(
 ) -> tuple[Network, History]:
     """A trained copy of `module` of which `density` of the weights exist, and how its training went.
 
-    `training` are further arguments of `neuro.training.fit`. A state kept right after connections moved holds the new
-    ones as zeros, so fewer weights than `density` may be at work. With "gradual", the best state may be an early,
+    `training` are further arguments of `neuro.training.fit`. A connection without any gradient, such as one behind a
+    pixel that is always zero, stays at zero and counts as none. With "gradual", the best state may be an early,
     denser one, so the last is kept. Gradients are dense all the while: training is no cheaper than that of the module.
     """
     sparse = copy.deepcopy(module)

@@ -17,9 +17,10 @@ from neuro.training import Cosine, ShiftFlip
 class Plan:
     """What all rivals share: the dense network that they are measured against, and the budget of training.
 
-    `hidden` widths of the dense multilayer perceptron; `density` of sparse networks; `experts` of a mixture; `steps`:
-    T of a spiking network, and the rate code whose bits the quantised one has; `dimensions` of hypervectors;
-    `phase_bits` and `photons` (per multiply-accumulate) of an optical network; `chip` a name, or the path of a .toml.
+    `hidden` widths of the multilayer perceptron, or of one expert; `density` of sparse networks; `experts` of a
+    mixture; `steps`: T of a spiking network, and the rate code whose bits the quantised one has; `dimensions` of
+    hypervectors; `phase_bits` and `photons` (per multiply-accumulate) of an optical network; `chip` a name, or the path
+    of a .toml.
     """
 
     hidden: tuple[int, ...] = (300, 100)

@@ -193,9 +193,7 @@ class BiasBalanced(Router):
         return self._routing(probabilities.gather(1, chosen), chosen, probabilities.new_zeros(()))
 
 
-def random_routing(features: int, experts: int, k: int = 1, gamma: float = 1e-2) -> BiasBalanced:
-    """The control: scores by a random matrix that is never trained, only balanced, so that nothing is learnt about who
-    should do what. Similar samples still meet the same experts, as in locality-sensitive hashing."""
-    scores = nn.Linear(features, experts, bias=False)
-    scores.weight.requires_grad_(False)
-    return BiasBalanced(scores, experts, k, gamma)
+def random_routing(scores: nn.Module, experts: int, k: int = 1, gamma: float = 1e-2) -> BiasBalanced:
+    """The control: `scores` stay as they were drawn and are only balanced, so that nothing is learnt about who should
+    do what. Similar samples still meet the same experts, as in locality-sensitive hashing."""
+    return BiasBalanced(scores.requires_grad_(False), experts, k, gamma)

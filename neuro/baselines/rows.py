@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import nn
 
+from neuro.baselines.compressed import mlp_words
 from neuro.baselines.experts import balanced_loss, routing_statistics, upcycled
 from neuro.baselines.networks import mlp
 from neuro.baselines.quantised import QuantisedMLP, bits_for, integers_of
@@ -47,6 +48,8 @@ def widest(
         return (sizes[0], *hidden, sizes[-1])
 
     low, high = 0.0, most
+    if fits(scaled(most)):
+        return scaled(most)
     if not fits(scaled(low)):
         raise ParameterError(f"widest: not even {scaled(low)} fits")
     for _ in range(40):
@@ -129,7 +132,7 @@ def _pruned(name: str, structured: bool) -> Build:
         rest = plan.training(seed, plan.epochs // 2)
         if structured:
             sparse, _ = tuned(module, data, nm_masks(module), **rest)
-            note = "Two of every four weights are zero; hardware for it skips them and stores 2 bits with each weight."
+            note = "Two of every four weights are zero. Hardware for it stores 2 bits with each weight; here, a column."
             return _trained(name, sparse, data, note, density=0.5)
         sparse, _ = prune(module, data, fraction=1 - plan.density, **rest)
         return _trained(name, sparse, data, _ZEROS, density=plan.density)
@@ -137,20 +140,19 @@ def _pruned(name: str, structured: bool) -> Build:
     return build
 
 
-def _experts(
-    name: str, router: Callable[[Split, int], Router], balance: float, match: Literal["macs", "parameters"] = "macs"
-) -> Build:
-    """A mixture of whole networks with the active MACs, or the stored weights, of the dense one; router included.
+MakeRouter = Callable[[Split, int], Router]
+"""A router for samples of the split, of so many experts."""
+
+
+def _experts(name: str, router: MakeRouter, balance: float) -> Build:
+    """A mixture of whole networks of the hidden widths of the plan.
 
     Half the budget trains one expert on everything, half the mixture of its copies (`upcycled`).
     """
 
     def build(data: Split, seed: int, plan: Plan) -> Trained:
-        dense, count = plan.sizes(data), plan.experts
+        sizes, count = plan.sizes(data), plan.experts
         routed = _seeded(seed, lambda: router(data, count))
-        routing = sum(part.weight.numel() for part in routed.scores.modules() if isinstance(part, nn.Linear))
-        at_once = routed.k if match == "macs" else count
-        sizes = widest(dense, lambda wanted: at_once * macs_of(wanted) + routing <= macs_of(dense))
         entry, expert = _mlp(data, sizes, seed)
         whole = nn.Sequential(entry, expert)
         fit(whole, data, **plan.training(seed, plan.epochs // 2))
@@ -165,6 +167,25 @@ def _experts(
         return Trained(found.graph, found.validation_accuracy, (shared,), facts)
 
     return build
+
+
+def _experts_within(router: MakeRouter, share: float = 1.0, stored: bool = False) -> Callable[[Split, Plan], Plan]:
+    """The plan of the widest experts that have a share of the dense network's weights: those that work on one sample
+    (MACs), or all (`stored`); router included."""
+
+    def narrowed(data: Split, plan: Plan) -> Plan:
+        routed = _seeded(0, lambda: router(data, plan.experts))
+        routing = sum(part.weight.numel() for part in routed.scores.modules() if isinstance(part, nn.Linear))
+        sizes, count = plan.sizes(data), plan.experts if stored else routed.k
+        wide = widest(sizes, lambda wanted: count * macs_of(wanted) + routing <= share * macs_of(sizes))
+        return replace(plan, hidden=wide[1:-1])
+
+    return narrowed
+
+
+def _of_macs(router: MakeRouter) -> Callable[[Split, Plan], tuple[Plan, ...]]:
+    """A quarter, a half and all of the dense network's MACs."""
+    return lambda data, plan: tuple(_experts_within(router, share)(data, plan) for share in (0.25, 0.5, 1.0))
 
 
 MIXED: Mapping[str, Any] = {"optimizer": "adamw", "learning_rate": 3e-3, "weight_decay": 0.1}
@@ -199,38 +220,27 @@ def _bias(data: Split, experts: int) -> Router:
 
 
 def _random(data: Split, experts: int) -> Router:
-    return random_routing(prod(data.features), experts)
+    return random_routing(_linear(data, experts), experts)
 
 
-def _as_many_nonzero(density: float | None = None) -> Callable[[Split, Plan], Plan]:
-    """A wider network of which the given share, or the largest of `DENSITIES`, are as many weights as the dense one's.
+def _as_many_words(share: float, multiple: int = 1) -> Callable[[Split, Plan], Plan]:
+    """The widest network of which a share of the weights, with their places, takes no more words than the dense one.
 
-    The places of the weights come on top, see `neuro.baselines.compressed.stored_words`.
+    multiple: of the hidden widths.
     """
-    share = DENSITIES[-1] if density is None else density
 
     def equal(data: Split, plan: Plan) -> Plan:
         sizes = plan.sizes(data)
-        wide = widest(sizes, lambda wanted: share * macs_of(wanted) <= macs_of(sizes), most=1 / share)
+        wide = widest(sizes, lambda wanted: mlp_words(wanted, share) <= mlp_words(sizes), multiple, most=1 / share)
         return replace(plan, hidden=wide[1:-1], density=share)
 
     return equal
 
 
-def _of_widths(data: Split, plan: Plan) -> tuple[Plan, ...]:
-    """A quarter, a half and all of the dense network's MACs."""
-    sizes = plan.sizes(data)
-
-    def narrowed(share: float) -> tuple[int, ...]:
-        return widest(sizes, lambda wanted: macs_of(wanted) <= share * macs_of(sizes))
-
-    return tuple(replace(plan, hidden=narrowed(share)[1:-1]) for share in (0.25, 0.5, 1.0))
-
-
 _LADDERS: dict[str, dict[str, Any]] = {
     "dense": {"equal": itself},
-    "sparse": {"ladder": along("density", *DENSITIES), "equal": _as_many_nonzero()},
-    "experts": {"ladder": _of_widths},
+    "sparse": {"ladder": along("density", *DENSITIES), "equal": _as_many_words(DENSITIES[-1])},
+    "experts": {},
 }
 
 ROWS: Mapping[str, Rival] = {
@@ -246,18 +256,21 @@ ROWS: Mapping[str, Rival] = {
         ("pruned", "sparse", "pruned once", lambda t: _pruned(t, structured=False), {}),
         ("gradual", "sparse", "pruned gradually", lambda t: _sparse(t, "gradual"), {}),
         ("2:4", "sparse", "pruned 2:4", lambda t: _pruned(t, structured=True),
-         {"ladder": single, "equal": _as_many_nonzero(0.5)}),
+         {"ladder": single, "equal": _as_many_words(0.5, multiple=4)}),
         ("sparse-momentum", "sparse", "sparse momentum", lambda t: _sparse(t, sparse_momentum()), {}),
         ("rigl", "sparse", "RigL ERK", lambda t: _sparse(t, rigl(**RIGL)), {}),
         ("rigl-uniform", "sparse", "RigL uniform", lambda t: _sparse(t, rigl("uniform", **RIGL)), {}),
         ("set", "sparse", "SET", lambda t: _sparse(t, evolutionary()), {}),
         ("static", "sparse", "static random mask ERK", lambda t: _sparse(t, static("erdos-renyi")), {}),
         ("static-uniform", "sparse", "static random mask uniform", lambda t: _sparse(t, static("uniform")), {}),
-        ("switch", "experts", "experts, Switch", lambda t: _experts(t, _switch, 0.3), {}),
-        ("noisy", "experts", "experts, noisy top-2", lambda t: _experts(t, _noisy, 0.1), {}),
-        ("bias", "experts", "experts, balanced by bias", lambda t: _experts(t, _bias, 0.0), {}),
-        ("switch-parameters", "experts", "experts, Switch, equal storage",
-         lambda t: _experts(t, _switch, 0.3, "parameters"), {"ladder": single, "equal": itself}),
-        ("random-routing", "experts", "experts, random routing", lambda t: _experts(t, _random, 0.0), {}),
+        ("switch", "experts", "experts, Switch", lambda t: _experts(t, _switch, 0.3), {"ladder": _of_macs(_switch)}),
+        ("noisy", "experts", "experts, noisy top-2", lambda t: _experts(t, _noisy, 0.1), {"ladder": _of_macs(_noisy)}),
+        ("bias", "experts", "experts, balanced by bias", lambda t: _experts(t, _bias, 0.0),
+         {"ladder": _of_macs(_bias)}),
+        ("switch-parameters", "experts", "experts, Switch, equal storage", lambda t: _experts(t, _switch, 0.3),
+         {"ladder": lambda *given: (_experts_within(_switch, stored=True)(*given),),
+          "equal": _experts_within(_switch, stored=True)}),
+        ("random-routing", "experts", "experts, random routing", lambda t: _experts(t, _random, 0.0),
+         {"ladder": _of_macs(_random)}),
     )
 }  # fmt: skip

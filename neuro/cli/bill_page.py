@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hardware_targets import Bill
+from hardware_targets.bill import between
 from hardware_targets.break_even import break_even
 from hardware_targets.devices import devices, price_on_devices
 from hardware_targets.measurements import published_mnist
@@ -12,10 +13,11 @@ from hardware_targets.sensitivity import flips, ranking
 from neuro.cli.comparison import Priced
 from neuro.errors import ParameterError
 from neuro.report import Section
-from neuro.report.sheet import engineering
+from neuro.report.sheet import NOTHING, engineering, significant
+from neuro.report.verdicts import listed
 from neuro.shown import Sheet
 
-LAYERS = {"A": "operations, 45 nm", "B": "operations and memory, 45 nm"}
+MODELS = {"A": "operations, 45 nm", "B": "operations and memory, 45 nm"}
 
 
 def bill_sections(task: str, main: Sequence[Priced]) -> list[Section]:
@@ -24,29 +26,29 @@ def bill_sections(task: str, main: Sequence[Priced]) -> list[Section]:
 
 
 def _devices(main: Sequence[Priced]) -> list[Section]:
-    names = devices()
-    lines: list[tuple[str, ...]] = []
-    reasons: dict[str, list[str]] = {}
-    for one in main:
-        bills = price_on_devices(one.counts, one.row.parameters_stored, names)
-        lines.append((one.row.model, *(_cell(bills[name]) for name in names)))
-        for name in names:
-            if isinstance(found := bills[name], str):
-                # counts differ by row; the reason does not
-                reasons.setdefault(found.split(", and ")[0], []).append(one.row.model)
-    if not lines:
+    bills = {one.row.model: price_on_devices(one.counts, one.row.parameters_stored, devices()) for one in main}
+    names = [name for name in devices() if any(isinstance(found[name], Bill) for found in bills.values())]
+    if not names:
         return []
+    lines = [(model, *(_cell(found[name]) for name in names)) for model, found in bills.items()]
+    reasons: dict[str, list[str]] = {}
+    for model, found in bills.items():
+        for why in found.values():
+            if isinstance(why, str):
+                # counts differ by row; the reason does not
+                reasons.setdefault(why.split(", and ")[0], []).append(repr(model))
     notes = [
         "A peak divided by the rated power is a lower bound; the range ends at the utilisation of single samples.",
         "Chips price events, so a network with dense layers has no price there until its compiled program was run.",
     ]
     sheet: Sheet = ("Energy per inference", ("model", *names), lines, notes)
     text = (
-        "Layer C: what the counted work would cost on processors and chips, by their published constants. It is "
+        "Model C: what the counted work would cost on processors and chips, by their published constants. It is "
         "never added to or compared with A and B, and columns differ in process, boundary and sureness: `neuro chips` "
-        "and the tables in hardware_targets/energy give the source of each constant."
+        "and the tables in hardware_targets/energy give the source of each constant. Devices without a price for any "
+        "row have no column."
     )
-    details = tuple(f"{reason} ({', '.join(dict.fromkeys(models))})" for reason, models in reasons.items())
+    details = tuple(f"{reason}: {listed(dict.fromkeys(models))}" for reason, models in reasons.items())
     return [
         Section("Every row on every device", text, table=sheet, details=details, details_title="Why a cell is empty")
     ]
@@ -54,10 +56,8 @@ def _devices(main: Sequence[Priced]) -> list[Section]:
 
 def _cell(found: Bill | str) -> str:
     if isinstance(found, str):
-        return "–"
-    low, high = (engineering(joules, "J") for joules in found.range)
-    value = engineering(found.per_sample, "J")
-    return value if low == high else f"{value} ({low} to {high})"
+        return NOTHING
+    return between(found.per_sample, found.range)
 
 
 def _light(main: Sequence[Priced]) -> list[Section]:
@@ -67,9 +67,8 @@ def _light(main: Sequence[Priced]) -> list[Section]:
     lines = []
     for model, bill in lit:
         alone = bill.part("optical")
-        low, high = (engineering(joules, "J") for joules in bill.range)
-        whole = f"{engineering(bill.per_sample, 'J')} ({low} to {high})"
-        lines.append((model, engineering(alone, "J"), whole, f"{bill.per_sample / alone:.3g}" if alone else "–"))
+        times = significant(bill.per_sample / alone) if alone else NOTHING
+        lines.append((model, engineering(alone, "J"), _cell(bill), times))
     notes = tuple(dict.fromkeys(sentence for _, bill in lit for sentence in bill.assumptions))
     sheet: Sheet = (
         "Energy per inference", ("model", "light alone", "full system", "times as much"), lines, notes
@@ -84,9 +83,11 @@ def _light(main: Sequence[Priced]) -> list[Section]:
 def _published(task: str, main: Sequence[Priced]) -> list[Section]:
     if task not in ("mnist", "mnist-5k"):
         return []
-    bills = {one.row.model: one.bills["C"] for one in main if "C" in one.bills and one.row.family == "spiking"}
+    placed = [one for one in main if "C" in one.bills and one.row.family == "spiking"]
+    bills = {one.row.model: one.bills["C"] for one in placed}
+    right = {one.row.model: one.row.accuracy for one in placed if one.row.accuracy is not None}
     text = "Joules of one MNIST image that papers measured on chips, each within its own boundary, and our models of C."
-    return [Section("Published beside modelled", text, table=published_mnist(bills))]
+    return [Section("Published beside modelled", text, table=published_mnist(bills, right))]
 
 
 def rivals(main: Sequence[Priced]) -> tuple[Priced, Priced] | None:
@@ -109,11 +110,12 @@ def rivals(main: Sequence[Priced]) -> tuple[Priced, Priced] | None:
 def _sensitivity(main: Sequence[Priced]) -> list[Section]:
     pair = rivals(main)
     parts = []
-    for letter, what in LAYERS.items():
+    for letter, what in MODELS.items():
         bills = {one.row.model: one.bills[letter] for one in main if letter in one.bills}
         if len(bills) > 1:
             text = (
-                f"Rows in the order of their energy under model {letter}, and whether that order survives the ranges."
+                f"Rows in the order of their energy under model {letter}, and whether that order survives the ranges "
+                "of prices, each price the same in both rows."
             )
             parts.append(Section(f"Ranking under model {letter}", text, table=ranking(bills)))
         if pair is not None and all(letter in one.bills for one in pair):

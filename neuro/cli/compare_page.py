@@ -17,8 +17,9 @@ from neuro.cli.spiking_rows import program_of, steps_of
 from neuro.nodes import Spiking
 from neuro.report import Row, Section, plots
 from neuro.report.noise import accuracy_against_noise
-from neuro.report.rivalry import Speed
+from neuro.report.rivalry import Speed, controls
 from neuro.report.sheet import engineering
+from neuro.report.verdicts import reference
 from neuro.shown import Sheet
 from neuro.simulate import simulate
 
@@ -55,6 +56,7 @@ def _other(match: Match, table: Sequence[Priced]) -> Section:
 
 def _fronts(rows: Sequence[Row]) -> list[Section]:
     looks = plots.looks_of(rows)
+    named = {row.model for row in (reference(rows), *controls(rows)) if row is not None}
     parts = []
     for column, letter, what in (
         ("energy_operations_J", "A (operations)", "arithmetic alone"),
@@ -64,8 +66,9 @@ def _fronts(rows: Sequence[Row]) -> list[Section]:
             Section(
                 f"Accuracy against energy, model {letter}",
                 f"Each row of the table under the model that prices {what}. Up and to the left is better; rows on the "
-                "dotted line are beaten by no other row under this model.",
-                plots.accuracy_against_energy(plots.points(rows, column), model=letter, looks=looks),
+                "dotted line are beaten by no other row under this model. They, the dense network and the controls "
+                "have their names beside them, others where there is room; the pointer names every one.",
+                plots.accuracy_against_energy(plots.points(rows, column), model=letter, looks=looks, named=named),
             )
         )
     return parts
@@ -208,6 +211,7 @@ def _chip(found: Outcome, main: Sequence[Priced]) -> list[Section]:
 
 def _chip_sections(model: str, program: Program) -> list[Section]:
     placement, chip = program.placement, program.chip
+    count = len(placement.cores)
     per_tile = chip.limit("cores_per_tile")
     across = int(np.ceil(np.sqrt(per_tile)))
     tiles = placement.tiles
@@ -219,8 +223,8 @@ def _chip_sections(model: str, program: Program) -> list[Section]:
     return [
         Section(
             f"Cores of {chip.title}",
-            f"Cores in use: {len(placement.cores)}. Colour shows how much of a core's synapse memory is taken; point "
-            "at a core to see its neurons.",
+            f"{model!r} takes {count} core{'s' * (count > 1)}. Colour shows how much of a core's synapse memory is "
+            "taken; point at a core to see its neurons.",
             plots.core_loads(
                 (tiles[:, 0] * across + inside % across).tolist(),
                 (tiles[:, 1] * (-(-per_tile // across)) + inside // across).tolist(),
@@ -231,8 +235,8 @@ def _chip_sections(model: str, program: Program) -> list[Section]:
         ),
         Section(
             "Error of the chip's integers",
-            "Root mean square error of the weights of each layer, relative to their size, after quantising to the "
-            "chip's format.",
+            f"Root mean square error of the weights of each layer of {model!r}, relative to their size, after "
+            "quantising to the chip's format.",
             plots.quantisation_error({model: {error.layer: 100 * error.weight for error in program.errors}}),
         ),
     ]  # fmt: skip
@@ -248,7 +252,8 @@ def assumptions(found: Outcome, tables: Mapping[Match, Sequence[Priced]], plan: 
     said = [
         f"Data: {split.provenance}. Trained on {len(split.train_y):,}, chosen on {len(split.validation_y):,}, "
         f"tested on {tested:,} samples, once, {seeds} seed{'s' if seeds > 1 else ''}.",
-        f"Every row has {plan.epochs} epochs of training and images shifted by up to {plan.augment.shift} pixels; "
+        f"Every row has {plan.epochs} epochs of training and images shifted by up to {plan.augment.shift} "
+        f"pixel{'s' * (plan.augment.shift != 1)}; "
         "its size is chosen among the points of its ladder, at most five, with the first seed.",
         "The input of a converted spiking network is the image, held constant as a current: its first layer is "
         "computed once per image in multiply-accumulates and counted as such. On a chip the pixels are sent as 8-bit "

@@ -10,6 +10,7 @@ from operator import add
 from typing import Any
 
 from hardware_targets import Bill, price
+from hardware_targets.sensitivity import ends_of, shares
 from neuro.cli.cells import ENTRIES, Measured
 from neuro.cli.protocol import Line, Match, Outcome
 from neuro.counts import Counts
@@ -41,10 +42,11 @@ def priced(line: Line) -> Priced:
     over = "" if seeds == 1 else f", mean over {seeds} seeds"
     counted = Provenance("measured", f"counted while this network ran on the test samples in this program{over}")
     known = {"accuracy": SCORED, "macs": counted, "accumulates": counted, "spikes": counted}
-    energies: dict[str, Any] = {}
+    energies: dict[str, Any] = {"shares": {}}
     for letter, bill in bills.items():
         column = COLUMNS[letter]
         energies |= {column: bill.per_sample, f"{column}_range": bill.range}
+        energies["shares"][column] = ends_of(shares(bill, f"{bill.table}: "))
         known[column] = _provenance(bill)
     spiking = tested[0].spiking
     row = Row(
@@ -61,6 +63,7 @@ def priced(line: Line) -> Priced:
         notes=(*line.notes, *tested[0].notes),
         family=ENTRIES[line.row].family,
         seeds=seeds,
+        samples=tested[0].counts.samples,
         unpriced=unpriced,
         **energies,
     )
@@ -74,7 +77,7 @@ def _bills(line: Line, counts: Counts, stored: int) -> tuple[dict[str, Bill], di
     bills: dict[str, Bill] = {}
     unpriced: dict[str, str] = {}
     for letter, table in tables.items():
-        if not table:
+        if not table or (letter != "C" and entry.family == "photonic"):
             continue
         try:
             bills[letter] = price(counts, table, stored_words=stored)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from converters import Goal, activations_replaced, tune
 from converters import convert as convert_graph
+from converters.tuning import brief
 from neuro.cli.arguments import (
     Data,
     Factor,
@@ -135,7 +136,7 @@ def convert(
         printer.print(f"  {change}", markup=False, highlight=False)
     printer.print(f"{replaced} of {total} activations replaced by neurons, in {seconds:.1f} s", highlight=False)
     after = f"{f'at T = {steps} ' if timed else ''}({latency(snn, run.counts.steps)})"
-    printer.print(f"recipe: {chosen!r}", markup=False, highlight=False)
+    printer.print(f"recipe: {brief(chosen)}", markup=False, highlight=False)
     printer.print(
         f"accuracy on {len(y):,} test samples: dense {100 * dense:.2f} %, spiking {100 * spiking:.2f} % {after}",
         highlight=False,

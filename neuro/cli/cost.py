@@ -65,7 +65,7 @@ def cost(
         spiking = spiking_counts(
             accumulates, updates, steps, spiking_precision or precision, analogue_macs=analogue_macs, spikes=spikes
         )
-        found = break_even(dense, spiking, dense_words=stored, spiking_words=stored)
+        found = break_even(dense, spiking, dense_words=stored, spiking_words=stored, known="given")
         if as_json:
             print_json(_break_even(found))
         else:
@@ -131,7 +131,7 @@ def _inference(found: Inference) -> dict[str, Any]:
 
 def _break_even(found: BreakEven) -> dict[str, Any]:
     return {
-        "measured": found.measured,
+        "spikes_per_synapse": found.rate,
         "synapses": found.synapses,
         "points": [
             {

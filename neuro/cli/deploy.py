@@ -18,7 +18,7 @@ from hardware_targets.bill import Bill
 from hardware_targets.compile import Backend, ChipRun, Program, SoftReset, spike_rates, weight_width
 from hardware_targets.lava.side_by_side import Agreement
 from hardware_targets.lava.via_lava import lava_python
-from hardware_targets.measurements import keyword_spotting
+from hardware_targets.measurements import keyword_spotting, published_mnist
 from hardware_targets.pace import NEEDED, pace
 from hardware_targets.picture import mesh
 from hardware_targets.truenorth.program import CoreProgram, as_bits, draw_at_work
@@ -46,10 +46,15 @@ from neuro.cli.arguments import (
 from neuro.errors import ParameterError
 from neuro.files import save
 from neuro.flow import has_neurons
+from neuro.report.sheet import engineering
 from neuro.simulate import simulate
 from neuro.training.on_grid import fine_tuned
 from neuro.windows import duration
 
+MNIST = ("mnist", "mnist-5k")
+"""Data sets whose images are those that chips were measured with."""
+
+THIS = "this network"
 LAVA_SAMPLES = 20
 PICTURED = 100
 
@@ -235,12 +240,17 @@ def deploy(
     )
     printer.print(bill)
     if busy is not None:
+        several = len(program.placement.cores) > 1
+        mean = f"; the mean core is busy for {100 * busy.balance:.0f} % of that" if several else ""
         printer.print(
-            f"the busiest core needs {1e6 * busy.tick:.2f} µs per tick, barrier included ({busy.status}); "
-            f"the mean core is busy for {100 * busy.balance:.0f} % of that",
+            f"the {'busiest ' if several else ''}core needs {engineering(busy.tick, 's')} per tick, barrier included "
+            f"({busy.status}){mean}",
             highlight=False,
         )
-    printer.print(keyword_spotting(bill))
+    if split.name in MNIST:
+        printer.print(published_mnist({THIS: bill}, {THIS: result["accuracy_chip"]}))
+    else:
+        printer.print(keyword_spotting(bill))
     if agreement is not None:
         printer.print(str(agreement), highlight=False)
     _exit_unless_equal(agreement)

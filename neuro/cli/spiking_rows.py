@@ -27,6 +27,7 @@ from neuro.flow import has_neurons
 from neuro.graph import Graph
 from neuro.modules import LIF, Readout
 from neuro.nodes import TimedLIF, TimeToFirstSpike
+from neuro.shown import many
 from neuro.simulate import simulate
 from neuro.trace import trace
 from neuro.training import Encoded, MembraneCrossEntropy, accuracy, fit, random_affine
@@ -79,8 +80,8 @@ def on_chip(graph: Graph, plan: Plan, data: Split, x: Tensor) -> Answer:
     found = run_on_chip(program, x, steps=steps_of(graph, plan))
     stored = sum(int(np.count_nonzero(c.weights)) for c in program.integers.connections)
     note = (
-        f"Simulated in the chip's integers on {len(program.placement.cores)} cores; stored are the synapses, and "
-        "pixels arrive as graded spikes of 8 bits at every step."
+        f"Simulated in the chip's integers on {many(len(program.placement.cores), 'core')}; stored are the synapses, "
+        "and pixels arrive as graded spikes of 8 bits at every step."
     )
     return Answer(found.outputs, found.counts, stored, (note,))
 
@@ -97,7 +98,7 @@ def program_of(graph: Graph, plan: Plan, data: Split) -> Program:
 class Entry:
     """A row: how its network is built, on the trained network of which other row (`of`), and how it is run.
 
-    `build(data, seed, plan, base)`; `device` names the chip or table of layer C that the row is priced by; "" for none.
+    `build(data, seed, plan, base)`; `device` names the chip or table of model C that the row is priced by; "" for none.
     """
 
     title: str
@@ -137,7 +138,8 @@ def _converted(title: str, *recipes: Callable[[Plan], object]) -> Callable[[Spli
         for recipe in (make(plan) for make in recipes):
             graph = convert(base, recipe, calibration=calibration).edit(name=title)
             replaced, total = activations_replaced(graph)
-            said = f"Converted by {brief(recipe)}, {replaced} of {total} activations replaced."
+            neurons = f", {replaced} of {many(total, 'activation')} replaced by neurons" if total else ""
+            said = f"Converted by {brief(recipe)}{neurons}."
             found.append(_judged(graph, data, plan, said if len(recipes) == 1 else f"{said} Chosen on validation."))
         return max(found, key=lambda one: one.validation_accuracy)
 
@@ -238,6 +240,6 @@ def optical(entry: Entry) -> Entry:
 
 
 def entries(rivals: Mapping[str, Rival], devices: Mapping[str, str]) -> dict[str, Entry]:
-    """All rows by name; `devices` names the table of layer C for rivals that have one."""
+    """All rows by name; `devices` names the table of model C for rivals that have one."""
     own = {name: Entry.of_rival(rival, devices.get(name, "")) for name, rival in rivals.items()}
     return own | dict(CONVOLUTIONAL) | dict(SKIPPING) | dict(SPIKING) | {"optical-spiking": optical(SPIKING["rate"])}

@@ -36,11 +36,11 @@ PUBLISHED = (
     ),
     Published(
         "TrueNorth", "MNIST, most accurate", 0.9942, 108e-6, "measured; what it holds was not checked",
-        "Esser et al. 2015 (NIPS), paper; its web abstract says 121 uJ", "quoted",
+        "Esser et al. 2015 (NIPS), paper; its web abstract says 121 µJ", "quoted",
     ),
     Published(
         "TrueNorth", "MNIST, most frugal", 0.927, 0.268e-6, "measured; what it holds was not checked",
-        "Esser et al. 2015 (NIPS), paper; its web abstract says 0.408 uJ", "quoted",
+        "Esser et al. 2015 (NIPS), paper; its web abstract says 0.408 µJ", "quoted",
     ),
 )  # fmt: skip
 
@@ -77,7 +77,7 @@ class EnergyTable(Shown):
             "Modelled figures price simulated events; measured ones hold a whole chip. Their ratio is no comparison of "
             "chips.",
         )
-        headings = ("system", "task", "accuracy", "uJ per image", "what it holds", "source", "status")
+        headings = ("system", "task", "accuracy", "µJ per image", "what it holds", "source", "status")
         return "Energy per image", headings, rows, notes
 
 

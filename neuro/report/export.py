@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from neuro.atomic import replacing
@@ -23,8 +23,9 @@ def to_csv(rows: Sequence[Row]) -> str:
     """Comma-separated values: one line of headings, one line a row, in the order given.
 
     Energies are in joules, accuracies fractions, ranges two columns; `provenance` and `notes` hold their parts with
-    "; " between. Empty means not known, never zero. `float(cell)` gives back every number bit for bit. A text that a
-    spreadsheet would run as a formula has an apostrophe before it, and so has a text that starts with one.
+    "; " between, and `provenance` says of an empty energy why it is empty. Empty means not known, never zero.
+    `float(cell)` gives back every number bit for bit. A text that a spreadsheet would run as a formula has an
+    apostrophe before it, and so has a text that starts with one.
     """
     lines = [_flat(row) for row in rows]
     held = io.StringIO()
@@ -78,16 +79,21 @@ def _known() -> str:
 
 
 def _flat(row: Row) -> dict[str, str]:
-    cells = {"model": _text(row.model), "family": _text(row.family or ""), "seeds": _number(row.seeds)}
+    cells = {"model": _text(row.model), "family": _text(row.family or "")}
+    cells |= {"seeds": _number(row.seeds), "samples": _number(row.samples)}
     for column in COLUMNS:
         cells[column] = _number(getattr(row, column))
         if column in ENERGIES:
             low, high = getattr(row, f"{column}_range") or (None, None)
             cells |= {f"{column}_low": _number(low), f"{column}_high": _number(high)}
-    known = [f"{column}: {known}" for column, known in row.provenance.items()]
-    reasons = [f"{column}: {reason}" for column in ENERGIES if (reason := row.why_unpriced(column)) is not None]
-    parts = {"unpriced": reasons, "provenance": known, "notes": row.notes}
-    return cells | {name: _text("; ".join(said)) for name, said in parts.items()}
+    known = [f"{column}: {known}" for column, known in row.provenance.items() if getattr(row, column) is not None]
+    empty = [column for column in ENERGIES if getattr(row, column) is None]
+    known += [f"{column}: empty: {row.why_unpriced(column) or 'no table of prices was named'}" for column in empty]
+    return cells | {"provenance": _text(_joined(known)), "notes": _text(_joined(row.notes))}
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return "; ".join(part.removesuffix(".") for part in parts)
 
 
 def _number(value: float | None) -> str:

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import plotly.graph_objects as go
 
 from neuro.errors import ParameterError
-from neuro.report.labels import placed
+from neuro.report.labels import Axes, Box, Place, placed, side
 from neuro.report.pareto import pareto
 from neuro.report.points import Point, series
 from neuro.report.sheet import engineering, span
-from neuro.report.style import Style, complete, figure, literal, remark
+from neuro.report.style import Style, complete, decades, figure, literal, remark
 
 _WIDTH, _HEIGHT = 720, 400
-"""Pixels of the axes for which labels are placed; the page leaves labels out where it has fewer."""
+"""Pixels of the smallest axes for which labels are placed; the page leaves labels out where it has fewer."""
 
-_MANY = 12
-"""More points than this have the page's whole width."""
+_ROOMY = (1050, 500)
+"""Pixels of the axes on a wide page, on which labels must not touch either."""
 
 _LEGEND_LINE, _LEGEND_ENTRY, _LEGEND_LETTER = 19, 50, 7
 """Pixels of the legend: height of a line, width of an entry without its name, width of a letter."""
@@ -30,13 +31,18 @@ _ACCURACIES = (
 
 
 def accuracy_against_energy(
-    points: Sequence[Point | tuple[str, float, float]], *, model: str, looks: Mapping[str, Style] | None = None
+    points: Sequence[Point | tuple[str, float, float]],
+    *,
+    model: str,
+    looks: Mapping[str, Style] | None = None,
+    named: Collection[str] = (),
 ) -> go.Figure:
     """Accuracy (a fraction) against energy (J per inference) under one energy `model`, with its Pareto front.
 
     `points` are those of `neuro.report.points` or plain (name, energy, accuracy). The front is that of the energies
     themselves, whatever their ranges. Names that differ in their time steps alone are joined by a line over T. Where
-    errors span a factor of 5, the accuracy axis is logarithmic in the error, so that the best are told apart.
+    errors span a factor of 5, the accuracy axis is logarithmic in the error, so that the best are told apart. The
+    points of the front and those `named` have their name beside them whatever the crowd, others where there is room.
     Two energy models need two figures; they are never put on one axis.
     """
     known = [Point(*point) for point in points]
@@ -50,7 +56,7 @@ def accuracy_against_energy(
     best = [known[index] for index in front if known[index].energy > 0]
     lines = _series(visible)
     legend = _LEGEND_LINE * _legend_lines(lines)
-    drawn = figure(_HEIGHT + 110 + legend, meta={"wide": len(known) > _MANY, "labelled_from": _WIDTH})
+    drawn = figure(_HEIGHT + 110 + legend, meta={"wide": True, "labelled_from": _WIDTH})
     if best:
         drawn.add_scatter(
             x=[point.energy for point in best],
@@ -60,7 +66,8 @@ def accuracy_against_energy(
             line={"color": "rgba(128,128,128,0.8)", "dash": "dot", "shape": "hv", "width": 2},
             hoverinfo="skip",
         )
-    beside = _labels([*best, *(point for point in visible if point not in best)], across, up)
+    places = _labels(best, [point for point in visible if point not in best], named, across, up)
+    beside = {point: side(point.name, place) for point, place in places.items() if place is not None}
     titled: set[str] = set()
     for name, found in lines.items():
         family, style = found[0].family, look[found[0].name]
@@ -69,8 +76,8 @@ def accuracy_against_energy(
             y=[up.place(point.accuracy) for point in found],
             error_x=_bars(found, 10.0 ** across[0], style.colour),
             mode="lines+markers+text" if len(found) > 1 else "markers+text",
-            text=[literal(point.name) if beside[point] else "" for point in found],
-            textposition=[beside[point] or "middle right" for point in found],
+            text=[literal(point.name) if beside.get(point) else "" for point in found],
+            textposition=[beside.get(point) or "middle right" for point in found],
             textfont={"size": 11, "color": style.colour},
             name=literal(name),
             line={"color": style.colour, "width": 1.3},
@@ -86,6 +93,9 @@ def accuracy_against_energy(
             legendgrouptitle={"text": literal(family)} if family and family not in titled else None,
         )
         titled.add(family or "")
+    for point, place in places.items():
+        if place is not None and beside[point] is None:
+            _lined(drawn, point, place, up, look[point.name].colour)
     free = [point.name for point in known if point.energy == 0]
     if free:
         remark(drawn, f"0 J has no place on this axis: {', '.join(free)}", y=0.02)
@@ -148,22 +158,54 @@ def _bars(points: Sequence[Point], low: float, colour: str) -> dict[str, object]
     }
 
 
-def _labels(points: Sequence[Point], across: tuple[float, float], up: _Accuracies) -> dict[Point, str | None]:
-    """On which side of its mark each name stands: those that come first choose first, None where none is free."""
-    if not points:
-        return {}
-    left, right = across
-    at = [
-        ((np.log10(point.energy) - left) / (right - left) * _WIDTH, up.height(point.accuracy) * _HEIGHT)
-        for point in points
-    ]
-    bars = []
-    for point, (_, height) in zip(points, at, strict=True):
-        start, end = point.range or (point.energy, point.energy)
-        ends = np.log10([max(start, 10.0**left), end])
-        bars.append((*((ends - left) / (right - left) * _WIDTH).tolist(), height))
-    places = placed([point.name for point in points], at, bars, (_WIDTH, _HEIGHT))
+def _labels(
+    best: Sequence[Point],
+    others: Sequence[Point],
+    named: Collection[str],
+    across: tuple[float, float],
+    up: _Accuracies,
+) -> dict[Point, Place | None]:
+    """Where each name stands beside its mark, clear of ranges and of the front; None where it has no room.
+
+    The front chooses first, then those `named`; both always have a name.
+    """
+    points = [*best, *sorted(others, key=lambda point: point.name not in named)]
+    needed = [index for index, point in enumerate(points) if index < len(best) or point.name in named]
+    drawn = [_axes(points, len(best), across, up, size) for size in ((_WIDTH, _HEIGHT), _ROOMY)]
+    places = placed([point.name for point in points], drawn, needed)
     return dict(zip(points, places, strict=True))
+
+
+def _axes(
+    points: Sequence[Point], best: int, across: tuple[float, float], up: _Accuracies, size: tuple[int, int]
+) -> Axes:
+    """Marks, and the lines of their ranges and of the front, which are the first `best` points."""
+    left, right = across
+
+    def along(energy: float) -> float:
+        return float((np.log10(max(energy, 10.0**left)) - left) / (right - left) * size[0])
+
+    at = [(along(point.energy), up.height(point.accuracy) * size[1]) for point in points]
+    lines = [_line(along(low), y, along(high), y) for point, (_, y) in zip(points, at, strict=True)
+             for low, high in [point.range or (point.energy, point.energy)]]  # fmt: skip
+    for (x, y), (next_x, next_y) in pairwise(at[:best]):
+        lines += [_line(x, y, next_x, y), _line(next_x, y, next_x, next_y)]
+    return Axes(at, lines, size)
+
+
+def _line(x: float, y: float, to_x: float, to_y: float) -> Box:
+    """The pixels of a horizontal or vertical line."""
+    return min(x, to_x) - 2, min(y, to_y) - 2, max(x, to_x) + 2, max(y, to_y) + 2
+
+
+def _lined(drawn: go.Figure, point: Point, place: Place, up: _Accuracies, colour: str) -> None:
+    """A name away from its mark, with a thin line to it."""
+    y = up.place(point.accuracy)
+    drawn.add_annotation(
+        text=literal(point.name), x=float(np.log10(point.energy)), y=float(np.log10(y)) if up.by_error else y,
+        ax=place[0], ay=-place[1], arrowwidth=1, arrowhead=0, arrowcolor=colour, standoff=7, borderpad=0,
+        font={"size": 11, "color": colour}, name="label",
+    )  # fmt: skip
 
 
 def _legend_lines(lines: Mapping[str, Sequence[Point]]) -> int:
@@ -231,9 +273,7 @@ def _energies(points: Sequence[Point]) -> dict[str, object]:
     low, high = float(np.log10(max(min(ends), floor))), float(np.log10(max(ends)))
     pad = max(0.15, (1.0 - (high - low)) / 2)
     low, high = low - pad, high + pad
-    factors = (1, 2, 5) if high - low < 2.5 else (1,)
-    every = [factor * 10.0**power for power in range(int(np.floor(low)), int(np.ceil(high)) + 1) for factor in factors]
-    ticks = [value for value in every if low <= np.log10(value) <= high]
+    ticks = decades(low, high)
     return {"range": [low, high], "tickvals": ticks, "ticktext": [_round(value) for value in ticks], "ticksuffix": ""}
 
 

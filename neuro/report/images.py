@@ -56,6 +56,8 @@ def spike_raster(
     if not t.size:
         remark(drawn, f"{layer}: no spike in {steps} steps")
     drawn.update_xaxes(title="time step", range=[-0.5, steps - 0.5], tickformat="d")
+    if steps <= 10:
+        drawn.update_xaxes(dtick=1)
     drawn.update_yaxes(title=f"neuron of {shortened(layer)}", range=[-0.5, population - 0.5], tickformat="d")
     if population <= 10:
         drawn.update_yaxes(dtick=1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import plotly.graph_objects as go
 
 from neuro.errors import ParameterError, ShapeError
-from neuro.report.style import Style, complete, figure, literal, remark
+from neuro.report.style import Style, complete, decades, figure, literal, remark
 
 
 def accuracy_against_noise(
@@ -54,7 +55,10 @@ def accuracy_against_noise(
         )
     if not every:
         remark(drawn, "no curve was recorded")
-    drawn.update_xaxes(title=literal(quantity), **({"type": "log"} if logarithmic else {}))
+    drawn.update_xaxes(title=literal(quantity))
+    if logarithmic and every:
+        low, high = math.log10(min(every)), math.log10(max(every))
+        drawn.update_xaxes(type="log", tickvals=(ticks := decades(low, high)), ticktext=[f"{at:g}" for at in ticks])
     drawn.update_yaxes(title=f"{literal(part)} accuracy (%)")
     drawn.update_layout(showlegend=True)
     return drawn

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -10,7 +11,7 @@ from typing import cast
 
 import plotly.graph_objects as go
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from neuro import shown
@@ -18,8 +19,11 @@ from neuro.atomic import replacing
 from neuro.errors import ShapeError
 from neuro.report.conclusions import themes
 from neuro.report.row import UNCONFIRMED, Row
-from neuro.report.sheet import LEGEND, sheet
+from neuro.report.sheet import LEGEND, NOTHING, sheet
 from neuro.report.style import family_colours
+
+_AMOUNT = r"[-+]?[\d.,]+(?: ?%| [afpnµmkMGT]?[A-Za-z]{0,3})?"
+_NUMBER = re.compile(rf"{NOTHING}|none|unknown|(?:(?:x )?{_AMOUNT}(?: to {_AMOUNT})?(?: \(.*\))?)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,13 +52,27 @@ class Section:
 
     @property
     def cells(self) -> shown.Sheet | None:
-        """Title, headings, rows and notes of the table; ShapeError where a row is not as long as the headings."""
+        """Title, headings, rows and notes of the table, without columns that are empty in every row.
+
+        ShapeError where a row is not as long as the headings.
+        """
         found = self.table.sheet() if isinstance(self.table, shown.Shown) else self.table
-        if found is not None and any(len(line) != len(found[1]) for line in found[2]):
+        if found is None:
+            return None
+        _, headings, lines, _ = found
+        if any(len(line) != len(headings) for line in lines):
             raise ShapeError(
-                f"section {self.title!r}: every row of its table needs {len(found[1])} cells, one a heading"
+                f"section {self.title!r}: every row of its table needs {len(headings)} cells, one a heading"
             )
-        return found
+        return shown.without_empty_columns(found)
+
+    @property
+    def numbers(self) -> list[bool]:
+        """Which columns of `cells` hold numbers."""
+        if self.cells is None:
+            return []
+        columns = list(zip(*self.cells[2], strict=True))
+        return [all(_NUMBER.fullmatch(cell) for cell in column) for column in columns]
 
 
 def page(
@@ -75,6 +93,7 @@ def page(
     more = [row for section in sections for row in section.rows]
     sheets = [sheet(section.rows) if section.rows else None for section in sections]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["prose"] = _prose
     template = environment.from_string(_read("page.html.j2"))
     return template.render(
         title=title,
@@ -116,6 +135,11 @@ def _by_theme(sentences: Sequence[str] | Mapping[str, Sequence[str]]) -> dict[st
     if not isinstance(sentences, Mapping):
         return {"": sentences} if sentences else {}
     return dict(zip([""], sentences.values(), strict=True)) if len(sentences) == 1 else dict(sentences)
+
+
+def _prose(text: str) -> Markup:
+    """`text` escaped, what stands between backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _read(name: str) -> str:

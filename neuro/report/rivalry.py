@@ -6,19 +6,17 @@ import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 from neuro.errors import ParameterError
 from neuro.report.row import Row
-from neuro.report.sheet import engineering
-from neuro.report.verdicts import close_in, energy, gap, listed, names, priced, reference, steps
+from neuro.report.sheet import engineering, significant
+from neuro.report.verdicts import close_in, energy, fitted, gap, listed, names, priced, reference, steps
 
 MODELS = {"energy_operations_J": "A (operations)", "energy_memory_J": "B (operations and memory)"}
 """The energy models under which every digital row can be compared."""
 
 ENERGIES = {**MODELS, "energy_chip_J": "C (constants of a device)"}
-
-_NOT_PLAIN = ("int8", "quantised", "convolutional", "zeros skipped")
-"""Dense rows that are no control for mixtures: another arithmetic, another architecture, another way to count."""
 
 _BITS = (re.compile(r"activations of (\d+)"), re.compile(r"(\d+)[ -]bits?\b"))
 
@@ -61,16 +59,7 @@ def spiking_beside_controls(rows: Sequence[Row]) -> Iterator[str]:
     """Under each energy model, which spiking rows need less than a control, and which of them are as accurate."""
     known = controls(rows)
     for column, title in ENERGIES.items():
-        beaten: dict[bool, list[Row]] = {True: [], False: []}
-        for control in known:
-            rivals = _rivals(rows, control, column)
-            if rivals and getattr(control, column):
-                beaten[any(_beats(row, control, column) for row in rivals)].append(control)
-        if beaten[True]:
-            rest = f", but than {names(beaten[False])} none does" if beaten[False] else ""
-            yield f"Under {title} a spiking network needs less at no less accuracy than {names(beaten[True])}{rest}."
-        elif beaten[False]:
-            yield f"Under {title} no spiking network needs less at no less accuracy than {names(beaten[False])}."
+        yield from _score(rows, [control for control in known if getattr(control, column)], column, title)
     for control in known:
         need = bits(control) if _quantised(control) else None
         what = "" if need is None else f" of as many bits as their steps need ({need})"
@@ -83,8 +72,37 @@ def spiking_beside_controls(rows: Sequence[Row]) -> Iterator[str]:
         row for row in rows if row.spiking and _bits_needed(row) is not None and _bits_needed(row) not in matched
     ]
     if matched and without:
-        wanted = listed(f"{row.model!r} ({_bits_needed(row)})" for row in without)
-        yield f"No quantised control has the bits of {wanted}."
+        wanted = [f"{row.model!r} ({_bits_needed(row)})" for row in without]
+        yield fitted(lambda most: f"No quantised control has the bits of {listed(wanted, most)}.")
+
+
+def _score(rows: Sequence[Row], known: Sequence[Row], column: str, title: str) -> Iterator[str]:
+    """One sentence: than which controls a spiking row is better, which ranges leave open, and which have no rival."""
+    found: dict[str, list[Row]] = {"beaten": [], "open": [], "not": [], "alone": []}
+    for control in known:
+        orders = [(row, energy(row, control, column)) for row in _rivals(rows, control, column) if _holds(row, control)]
+        if any(order == "less" for _, order in orders):
+            found["beaten"].append(control)
+        elif any(order == "undecided" for _, order in orders):
+            found["open"].append(control)
+        else:
+            found["not" if _rivals(rows, control, column) else "alone"].append(control)
+
+    def said(most: int) -> str:
+        beaten, open_, lost, alone = (names(group, most) if group else "" for group in found.values())
+        first = f"a spiking network needs less at no less accuracy than {beaten}"
+        if not beaten:
+            first = f"no spiking network needs less at no less accuracy than {lost}" if lost else ""
+        parts = [
+            first,
+            f"{'' if first else 'it is '}undecided within the ranges of prices against {open_}" if open_ else "",
+            f"none does against {lost}" if beaten and lost else "",
+            f"without a spiking network to compare with: {alone}" if alone else "",
+        ]
+        return f"Under {title} {'; '.join(filter(None, parts))}."
+
+    if found["beaten"] or found["open"] or found["not"]:
+        yield fitted(said)
 
 
 def _rivals(rows: Sequence[Row], control: Row, column: str) -> list[Row]:
@@ -108,9 +126,10 @@ def _quantised(row: Row) -> bool:
     return "quantised" in row.model.lower()
 
 
-def _beats(row: Row, control: Row, column: str) -> bool:
+def _holds(row: Row, control: Row) -> bool:
+    """Whether a row is no less accurate than a control."""
     seen = gap(row, control)
-    return energy(row, control, column) == "less" and seen is not None and not seen.behind
+    return seen is not None and not seen.behind
 
 
 def _bits_needed(row: Row) -> int | None:
@@ -123,28 +142,20 @@ def _beside(rivals: Sequence[Row], control: Row, column: str, what: str) -> Iter
     price = getattr(control, column)
     if not rivals or not price:
         return
-    found: dict[str, list[Row]] = {"less": [], "equal": [], "undecided": [], "more": []}
-    for row in rivals:
-        found[energy(row, control, column) or "undecided"].append(row)
-    less, parts = found["less"], []
-
-    def times(those: Sequence[Row]) -> str:
-        return listed(f"{row.model!r} {getattr(row, column) / price:.3g}" for row in those) + " times as much"
-
-    def they(those: Sequence[Row], verb: str) -> str:
-        return f"they {verb}" if len(those) > 1 else f"it {verb}s"
-
-    parts.append(f"{times(less)} ({they(less, 'win')})" if less else "no spiking network needs less energy")
-    if found["equal"]:
-        parts.append(f"a draw with {names(found['equal'])}")
-    if found["undecided"]:
-        parts.append(f"undecided, because ranges overlap, for {names(found['undecided'])}")
-    if found["more"]:
-        parts.append(f"{times(found['more'])} ({they(found['more'], 'lose')})")
-    if less:
-        both = [row for row in less if _beats(row, control, column)]
-        parts.append(f"no less accurate either: {names(both)}" if both else "none that needs less is as accurate")
-    yield f"Spiking against {what}: {'; '.join(parts)}."
+    groups: dict[str, list[str]] = {
+        "wins": [],
+        "cheaper but less accurate": [],
+        "a draw": [],
+        "undecided within the ranges of prices": [],
+        "loses": [],
+    }
+    orders = {"less": "wins", "equal": "a draw", "undecided": "undecided within the ranges of prices", "more": "loses"}
+    for row in sorted(rivals, key=lambda row: getattr(row, column)):
+        verdict = orders[energy(row, control, column) or "undecided"]
+        if verdict == "wins" and not _holds(row, control):
+            verdict = "cheaper but less accurate"
+        groups[verdict].append(f"{row.model!r} {significant(getattr(row, column) / price)}")
+    yield from _grouped(groups, f"Spiking against {what}, in multiples of its energy", "none wins")
 
 
 def sparse_beside_controls(rows: Sequence[Row], speeds: Sequence[Speed] = ()) -> Iterator[str]:
@@ -162,16 +173,21 @@ def sparse_beside_controls(rows: Sequence[Row], speeds: Sequence[Speed] = ()) ->
 
 def _speeds(speeds: Sequence[Speed], how: str) -> str:
     groups: dict[str, list[str]] = {"as fast as zeros suggest": [], "faster, but by less": [], "no faster": []}
-    for speed in speeds:
+    for speed in sorted(speeds, key=lambda speed: speed.seconds / speed.dense_seconds):
         times, promised = speed.dense_seconds / speed.seconds, 1 / speed.density
         verdict = (
             "no faster" if times <= 1 else "faster, but by less" if times < promised else "as fast as zeros suggest"
         )
-        kept = f"{100 * speed.density:.3g} % of the weights suggest {promised:.3g}"
-        groups[verdict].append(f"{speed.model!r} {times:.3g} times ({kept})")
-    parts = [f"{verdict}: {listed(found)}" for verdict, found in groups.items() if found]
-    last = "" if len(parts) == 1 and groups["as fast as zeros suggest"] else "; density is not speed"
-    return f"Speed beside dense computing, measured ({how}): {'; '.join(parts)}{last}."
+        kept = f"{significant(100 * speed.density)} % of the weights suggest {significant(promised)}"
+        groups[verdict].append(f"{speed.model!r} {significant(times)} times ({kept})")
+    known = {verdict: found for verdict, found in groups.items() if found}
+    last = "" if list(known) == ["as fast as zeros suggest"] else "; density is not speed"
+
+    def said(most: int) -> str:
+        parts = (f"{verdict}: {listed(found, most)}" for verdict, found in known.items())
+        return f"Speed beside dense computing, measured ({how}): {'; '.join(parts)}{last}."
+
+    return fitted(said)
 
 
 def experts_beside_controls(rows: Sequence[Row]) -> Iterator[str]:
@@ -181,7 +197,8 @@ def experts_beside_controls(rows: Sequence[Row]) -> Iterator[str]:
     learnt = [row for row in mixtures if row not in random]
     for control in random:
         yield from by_macs(learnt, control, f"Experts beside {control.model!r}")
-    alike = [row for row in rows if row.family == "dense" and not any(word in row.model.lower() for word in _NOT_PLAIN)]
+    first = reference(rows)
+    alike = [row for row in rows if row is first or "small dense" in row.model.lower()]
     dense = [row for row in alike if any(close_in(one.macs, row.macs) for one in learnt)] or alike[:1]
     for control in dense:
         yield from by_macs(learnt, control, f"Experts beside {control.model!r}")
@@ -190,8 +207,8 @@ def experts_beside_controls(rows: Sequence[Row]) -> Iterator[str]:
 def others_beside_controls(rows: Sequence[Row]) -> Iterator[str]:
     """Quantum circuits beside the classical network on the same inputs; hypervectors beside logistic regression."""
     quantum = [row for row in rows if row.family == "quantum"]
-    for control in (row for row in quantum if "control" in row.model.lower()):
-        circuits = [row for row in quantum if "control" not in row.model.lower()]
+    for control in (row for row in rows if "classical control" in row.model.lower()):
+        circuits = [row for row in quantum if row is not control]
         yield from standing(circuits, control, f"Quantum circuits beside {control.model!r}")
     for control in (row for row in rows if "logistic" in row.model.lower()):
         vectors = [row for row in rows if row.family == "hyperdimensional"]
@@ -213,6 +230,7 @@ def by_macs(rivals: Sequence[Row], control: Row, what: str) -> Iterator[str]:
     """One sentence: which rivals are better than a control in accuracy at no more MACs, or as accurate with fewer."""
     groups: dict[str, list[str]] = {
         "better": [],
+        "as accurate with fewer MACs": [],
         "worse": [],
         "within noise": [],
         "a trade, more of both or less of both": [],
@@ -225,23 +243,31 @@ def by_macs(rivals: Sequence[Row], control: Row, what: str) -> Iterator[str]:
         fewer, more = row.macs < control.macs and not alike, row.macs > control.macs and not alike
         if seen.level and alike:
             verdict = "within noise"
-        elif not seen.behind and not more:
+        elif seen.level and fewer:
+            verdict = "as accurate with fewer MACs"
+        elif seen.ahead and not more:
             verdict = "better"
         elif not seen.ahead and not fewer:
             verdict = "worse"
         else:
             verdict = "a trade, more of both or less of both"
-        times = "" if alike else f", {row.macs / control.macs:.2g} times the MACs"
+        times = "" if alike else f", {significant(row.macs / control.macs)} times the MACs"
         groups[verdict].append(f"{row.model!r} ({seen.points:+.2f} points{times})")
     size = f"{100 * (control.accuracy or 0):.2f} %, {engineering(control.macs or 0)} MACs"
-    yield from _grouped(groups, f"{what} ({size})", "none is better")
+    none = "" if groups["as accurate with fewer MACs"] else "none is better"
+    yield from _grouped(groups, f"{what} ({size})", none)
 
 
 def _grouped(groups: dict[str, list[str]], what: str, none: str) -> Iterator[str]:
-    parts = [f"{verdict}: {listed(found)}" for verdict, found in groups.items() if found]
-    first = next(iter(groups.values()))
-    if parts:
-        yield f"{what}: {'; '.join(parts if first else [none, *parts])}."
+    known = {verdict: found for verdict, found in groups.items() if found}
+    first = none and not next(iter(groups.values()))
+
+    def said(most: int) -> str:
+        parts = (f"{verdict}: {listed(found, most)}" for verdict, found in known.items())
+        return f"{what}: {'; '.join([none, *parts] if first else parts)}."
+
+    if known:
+        yield fitted(said)
 
 
 def per_synapse(rows: Sequence[Row]) -> Iterator[str]:
@@ -250,15 +276,15 @@ def per_synapse(rows: Sequence[Row]) -> Iterator[str]:
     found = [(row, row.accumulates) for row in rows if row.spiking and row.accumulates is not None]
     if dense is None or not dense.macs or not found:
         return
-    rates = listed(f"{row.model!r} {accumulates / dense.macs:.3g}" for row, accumulates in found)
-    yield (
-        f"Spikes per synapse and inference (accumulates for each of the {engineering(dense.macs)} MACs of "
-        f"{dense.model!r}): {rates}."
-    )
-    analogue = [(row, row.macs) for row, _ in found if row.macs]
+    synapses = dense.macs
+    rates = [
+        f"{row.model!r} {significant(accumulates / synapses)}" for row, accumulates in sorted(found, key=itemgetter(1))
+    ]
+    what = f"accumulates for each of the {engineering(synapses)} MACs of {dense.model!r}"
+    yield fitted(lambda most: f"Spikes per synapse and inference ({what}): {listed(rates, most)}.")
+    analogue = [f"{row.model!r} {engineering(row.macs)}" for row, _ in found if row.macs]
     if analogue:
-        macs = listed(f"{row.model!r} {engineering(macs)}" for row, macs in analogue)
-        yield f"MACs of analogue layers come on top: {macs}."
+        yield fitted(lambda most: f"MACs of analogue layers come on top: {listed(analogue, most)}.")
     yield (
         "Integrate-and-fire networks are reported to compete only below 0.15 to 1.38 spikes per synapse and "
         "inference (Dampfhoffer et al. 2023, abstract)."

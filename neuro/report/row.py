@@ -10,6 +10,7 @@ from numbers import Integral, Real
 from typing import Any, Literal, NoReturn, get_args
 
 from neuro.errors import DataError, ParameterError
+from neuro.report.prices import ROUNDING, Shares
 
 How = Literal["measured", "modelled", "quoted", "assumed", "recalled"]
 
@@ -53,8 +54,11 @@ class Row:
     The three energies are three models (operations; operations and memory; constants of a device) and are never added.
     `provenance` maps names of these columns to how and whence the number is known; `notes` are remarks on the row.
     `family` groups rows ("dense", "sparse", "experts", "hyperdimensional", "photonic", "quantum", "spiking"); `seeds`
-    says how many trainings the means are over. `energy_..._J_range` is (low, high) in joules where sources differ in a
-    price, and holds the energy. `unpriced` says by column why an energy is not known.
+    says how many trainings the means are over, `samples` how many test samples the accuracy is of. `energy_..._J_range`
+    is (low, high) in joules where sources differ in a price, and holds the energy. `shares[column][constant]` are the
+    joules of an energy by constant, each (low, high), in all their range; rows that share a constant name it alike, and
+    are compared with one price of it (`neuro.report.prices`). They are not written to files, and equal rows may differ
+    in them. `unpriced` says by column why an energy is not known.
     Raises ParameterError for NaN, infinite or negative numbers and for text no terminal should see.
     """
 
@@ -78,6 +82,8 @@ class Row:
     energy_memory_J_range: tuple[float, float] | None = None
     energy_chip_J_range: tuple[float, float] | None = None
     unpriced: Mapping[str, str] = field(default_factory=dict, hash=False)
+    samples: int | None = None
+    shares: Mapping[str, Shares] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -97,10 +103,12 @@ class Row:
         put(self, "notes", tuple(clean(note, f"a note of row {self.model!r}") for note in self.notes))
         if self.family is not None:
             put(self, "family", clean(self.family, f"the family of row {self.model!r}"))
-        put(self, "seeds", _seeds(self.seeds, self.model))
+        for counted in ("seeds", "samples"):
+            put(self, counted, _whole(getattr(self, counted), counted, self.model))
         for column in ENERGIES:
             put(self, f"{column}_range", _range(self, column))
         put(self, "unpriced", _reasons(self))
+        put(self, "shares", {column: _shares(self, column) for column in self.shares})
 
     @property
     def spiking(self) -> bool:
@@ -123,7 +131,7 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values under the JSON keys, in their fixed order."""
-        plain: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(self)}
+        plain: dict[str, Any] = {name: getattr(self, name) for name in _written(self)}
         known = {column: {"how": item.how, "source": item.source} for column, item in self.provenance.items()}
         ranges = {name: None if plain[name] is None else list(plain[name]) for name in _RANGES}
         reasons = dict(self.unpriced)
@@ -135,7 +143,7 @@ class Row:
 
     @classmethod
     def from_json(cls, line: str) -> Row:
-        """The row that `to_json` wrote, also before rows had a family, seeds, ranges and reasons.
+        """The row that `to_json` wrote, also before rows had a family, seeds, samples, ranges and reasons.
 
         Raises DataError where it is no row, ParameterError where a value is bad.
         """
@@ -145,7 +153,7 @@ class Row:
             raise DataError(f"row: not valid JSON ({error}); write rows with Row.to_json") from error
         if not isinstance(plain, dict):
             raise DataError(f"row: must be a JSON object, got {type(plain).__name__}; write rows with Row.to_json")
-        names = {item.name for item in fields(cls)}
+        names = set(_written(cls))
         missing, unknown = sorted(names - plain.keys() - _LATER), sorted(plain.keys() - names)
         if missing or unknown:
             said = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(unknown)}"] * bool(
@@ -173,20 +181,24 @@ COLUMNS = tuple(item.name for item in fields(Row))[1:12]
 ENERGIES = ("energy_operations_J", "energy_memory_J", "energy_chip_J")
 """The columns that hold energies: three models, never added or compared with each other."""
 
-_ROUNDING = 1e-9
 _RANGES = tuple(f"{column}_range" for column in ENERGIES)
-_LATER = {"family", "seeds", *_RANGES, "unpriced"}
+_LATER = {"family", "seeds", "samples", *_RANGES, "unpriced"}
+
+
+def _written(row: Row | type[Row]) -> list[str]:
+    """The keys of a row in JSON."""
+    return [item.name for item in fields(row) if item.name != "shares"]
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number JSON knows")
 
 
-def _seeds(value: object, model: str) -> int | None:
+def _whole(value: object, what: str, model: str) -> int | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ParameterError(f"row {model!r}: seeds must be a whole number from 1 on or None, got {value!r}")
+        raise ParameterError(f"row {model!r}: {what} must be a whole number from 1 on or None, got {value!r}")
     return int(value)
 
 
@@ -199,9 +211,25 @@ def _range(row: Row, column: str) -> tuple[float, float] | None:
     if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2 or None in given:
         raise ParameterError(f"{where} must be (low, high) or None, got {given!r}")
     low, high = (float(_number(end, column, row.model) or 0.0) for end in given)
-    if not low * (1 - _ROUNDING) <= energy <= high * (1 + _ROUNDING):
+    if not low * (1 - ROUNDING) <= energy <= high * (1 + ROUNDING):
         raise ParameterError(f"{where} must hold the energy {energy!r}, got {given!r}")
-    return min(low, energy), max(high, energy)
+    # sums of other order differ in their last digits
+    low, high = (energy if math.isclose(end, energy, rel_tol=ROUNDING) else end for end in (low, high))
+    return low, high
+
+
+def _shares(row: Row, column: str) -> Shares:
+    where = f"row {row.model!r}: shares of {column}"
+    whole = row.range_of(column) if column in ENERGIES else None
+    if whole is None:
+        raise ParameterError(f"{where} are given without an energy; energies are {', '.join(ENERGIES)}")
+    given = {name: (float(low), float(high)) for name, (low, high) in row.shares[column].items()}
+    if not all(0 <= low <= high < math.inf for low, high in given.values()):
+        raise ParameterError(f"{where} must be (low, high) in joules by constant, got {given!r}")
+    total = sum(low for low, _ in given.values()), sum(high for _, high in given.values())
+    if not all(math.isclose(one, other, rel_tol=ROUNDING) for one, other in zip(total, whole, strict=True)):
+        raise ParameterError(f"{where} must add up to {whole!r}, got {total!r}")
+    return given
 
 
 def _reasons(row: Row) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,8 @@ HEADINGS = {
 
 LEGEND = (
     "Counts, energies and ticks are per inference. Energy A prices operations, B operations and memory traffic, "
-    "C uses constants of a device: three models, never added or compared with each other. "
+    "C uses constants of a device: three models, never added or compared with each other. Of two rows one needs less "
+    "where it does so for all prices within their ranges, a shared price being the same in both; else it is undecided. "
     f"{NOTHING} means that a column does not apply or is not known."
 )
 
@@ -58,6 +60,20 @@ def engineering(value: float, unit: str = "") -> str:
     scaled = value / scale
     digits = 2 if scaled < 9.995 else 1 if scaled < 99.95 else 0
     return f"{scaled:.{digits}f} {prefix}{unit}".strip()
+
+
+def significant(value: float) -> str:
+    """Three significant digits of a plain number, such as a ratio.
+
+    >>> significant(5840.0), significant(17), significant(0.2149), significant(0.0000576), significant(2.56e7)
+    ('5,840', '17', '0.215', '0.0000576', '25.6 M')
+    """
+    rounded = float(f"{value:.3g}")
+    if not 1e-6 <= abs(rounded) < 1e6:
+        return engineering(rounded)
+    digits = max(0, 2 - math.floor(math.log10(abs(rounded))))
+    text = f"{rounded:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def span(low: float, high: float, unit: str = "") -> str:
@@ -114,25 +130,29 @@ def by_family(rows: Sequence[Row]) -> list[Row]:
 
 
 def sheet(rows: Sequence[Row]) -> Sheet:
-    """The table of `rows`, family by family. A provenance all rows share marks the heading, another one its cell."""
+    """The table of `rows`, family by family. A provenance all rows share marks the heading, another one its cell.
+
+    Columns of which no row knows anything are left out.
+    """
     rows = by_family(rows)
     footnotes: dict[str, int] = {}
 
     def mark(text: str) -> tuple[int, ...]:
         return (footnotes.setdefault(text, len(footnotes) + 1),)
 
+    told = [column for column in HEADINGS if not rows or any(_text(row, column) != NOTHING for row in rows)]
     headings = [Cell("model")]
     shared: set[str] = set()
-    for column, title in HEADINGS.items():
+    for column in told:
         known = {row.provenance.get(column) for row in rows if getattr(row, column) is not None}
         common = known.pop() if len(known) == 1 else None
         if common is not None:
             shared.add(column)
-        headings.append(Cell("\n".join(title), mark(str(common)) if common is not None else ()))
+        headings.append(Cell("\n".join(HEADINGS[column]), mark(str(common)) if common is not None else ()))
     cells = []
     for row in rows:
         line = [Cell(row.model, sum((mark(note) for note in row.notes), ()))]
-        for column in HEADINGS:
+        for column in told:
             known_here = row.provenance.get(column) if getattr(row, column) is not None else None
             marks = mark(str(known_here)) if known_here is not None and column not in shared else ()
             spread = row.provenance.get("accuracy_sd") if column == "accuracy" and row.accuracy_sd is not None else None
@@ -144,7 +164,7 @@ def sheet(rows: Sequence[Row]) -> Sheet:
             line.append(Cell(_text(row, column), marks, _exact(row, column), _range(row, column)))
         cells.append(tuple(line))
     families = tuple(map(family_of, rows)) if any(row.family for row in rows) else ()
-    return Sheet(tuple(HEADINGS), tuple(headings), tuple(cells), tuple(footnotes), families)
+    return Sheet(tuple(told), tuple(headings), tuple(cells), tuple(footnotes), families)
 
 
 def _range(row: Row, column: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -108,6 +109,18 @@ def shortened(name: str, length: int = 22) -> str:
         half = (length - 1) // 2
         name = f"{name[:half]}…{name[len(name) - half :]}"
     return literal(name)
+
+
+def decades(low: float, high: float) -> list[float]:
+    """Ticks of a logarithmic axis from 10^low to 10^high: at 1, 2 and 5, or at powers of ten where it is long.
+
+    >>> decades(-1.0, 1.0)
+    [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]
+    """
+    factors = (1, 2, 5) if high - low < 2.5 else (1,)
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    every = [float(f"{factor}e{power}") for power in powers for factor in factors]
+    return [value for value in every if low - 1e-9 <= math.log10(value) <= high + 1e-9]
 
 
 def figure(height: int = 360, **layout: object) -> go.Figure:

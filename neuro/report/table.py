@@ -52,6 +52,7 @@ def table(rows: Sequence[Row], *, width: int = 120) -> Table:
         box=box.SIMPLE_HEAD,
         padding=0,
         show_edge=False,
+        min_width=min(width, 80),  # notes below are no wider than the table
         caption=_caption(content, width < ROOMY),
         caption_justify="left",
         caption_style="",
@@ -59,7 +60,8 @@ def table(rows: Sequence[Row], *, width: int = 120) -> Table:
     )
     drawn.add_column(Text("model"), justify="left", overflow="fold", min_width=12)
     place = {column: index for index, column in enumerate(content.columns, start=1)}
-    groups = [(column,) for column in content.columns] if width >= WIDE else list(_PAIRS)
+    pairs = ([column for column in pair if column in place] for pair in _PAIRS)
+    groups = [[column] for column in content.columns] if width >= WIDE else list(filter(None, pairs))
     for group in groups:
         head = (
             content.headings[place[group[0]]]

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from neuro.report.points import series
+from neuro.report.prices import Order, Shares, order
 from neuro.report.row import Row
 
 CLOSE = 1e-9
-Energy = Literal["less", "more", "equal", "undecided"]
+POINT = 0.01
+"""A row that is at most so much less accurate than the dense network is about as accurate."""
+
+LONGEST = 300
+"""Characters of a sentence, as far as shortening its lists of names can keep to it."""
+
+MOST = 6
+"""Names in one list."""
+
+VARIANTS = ("int8", "quantised", "convolutional", "zeros skipped", "small dense", "logistic", "control")
+"""What the name of a dense row says that is a control or of another kind than the network all are measured by."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +48,26 @@ class Gap:
 
 
 def standard_error(row: Row) -> float | None:
-    """Of the mean accuracy over seeds; None with one seed, or where the deviation or the number is not known."""
-    if row.accuracy_sd is None or row.seeds is None or row.seeds < 2:
-        return None
-    return row.accuracy_sd / math.sqrt(row.seeds)
+    """Of the mean accuracy over seeds or, with one seed, of one accuracy p on n samples: sqrt(p (1 - p) / n).
+
+    None where neither is known. Two networks see the same samples and mostly err on the same ones, so that their
+    difference varies less than binomial errors say: these are on the safe side. What another training would change is
+    not in them.
+    """
+    if over_seeds(row):
+        return (row.accuracy_sd or 0.0) / math.sqrt(row.seeds or 1)
+    if row.accuracy is not None and row.samples is not None:
+        return math.sqrt(row.accuracy * (1 - row.accuracy) / row.samples)
+    return None
+
+
+def over_seeds(row: Row) -> bool:
+    """Whether the spread over several trainings is known."""
+    return row.accuracy_sd is not None and row.seeds is not None and row.seeds > 1
 
 
 def gap(one: Row, other: Row) -> Gap | None:
-    """Of two accuracies whose seeds are independent; None where one is not known."""
+    """Of two accuracies whose errors are independent; None where one is not known."""
     if one.accuracy is None or other.accuracy is None:
         return None
     errors = standard_error(one), standard_error(other)
@@ -53,25 +75,32 @@ def gap(one: Row, other: Row) -> Gap | None:
     return Gap(100 * (one.accuracy - other.accuracy), None if noise is None else 100 * noise)
 
 
-def energy(one: Row, other: Row, column: str) -> Energy | None:
-    """Whether `one` needs less than `other`; undecided where a range of one touches that of the other."""
-    here, there = one.range_of(column), other.range_of(column)
-    if here is None or there is None:
-        return None
-    a, b = getattr(one, column), getattr(other, column)
-    if here == there or (here[0] == here[1] and there[0] == there[1] and math.isclose(a, b, rel_tol=CLOSE)):
-        return "equal" if a == b or here[0] == here[1] else "undecided"
-    if here[1] < there[0]:
-        return "less"
-    return "more" if there[1] < here[0] else "undecided"
+def energy(one: Row, other: Row, column: str) -> Order | None:
+    """Whether `one` needs less than `other` wherever prices lie in their ranges; None where one has no price.
+
+    Constants of one name have one price in both; the range of a row without shares varies on its own.
+    """
+    here, there = _shares(one, column, "the one"), _shares(other, column, "the other")
+    return order(here, there) if here and there else None
+
+
+def _shares(row: Row, column: str, own: str) -> Shares:
+    whole = row.range_of(column)
+    return row.shares.get(column) or ({} if whole is None else {own: whole})
 
 
 def priced(rows: Iterable[Row], column: str) -> list[Row]:
     return [row for row in rows if getattr(row, column) is not None]
 
 
+def near(rows: Sequence[Row], dense: Row) -> list[Row]:
+    """Rows at most one point less accurate than the dense network."""
+    least = (dense.accuracy or 0.0) - POINT - CLOSE
+    return [row for row in rows if row.accuracy is not None and row.accuracy >= least]
+
+
 def cheapest(rows: Sequence[Row], column: str) -> tuple[list[Row], list[Row]]:
-    """The rows of least energy, and those whose ranges leave it open whether they need less."""
+    """The rows of least energy, and those of which the ranges of prices leave open whether they need less."""
     least = min(getattr(row, column) for row in rows)
     first = [row for row in rows if getattr(row, column) <= least * (1 + CLOSE)]
     rest = [row for row in rows if row not in first]
@@ -84,9 +113,12 @@ def close_in(one: float | None, other: float | None, tolerance: float = 0.1) -> 
 
 
 def reference(rows: Sequence[Row]) -> Row | None:
-    """The network that others are measured against: the first dense row, else the first one without spikes."""
+    """The network that others are measured against: the first plain dense row, else the first dense one, else the
+    first one without spikes."""
     known = [row for row in rows if not row.spiking and row.macs is not None]
-    return next((row for row in known if row.family == "dense"), known[0] if known else None)
+    dense = [row for row in known if row.family == "dense"]
+    plain = [row for row in dense if not any(word in row.model.lower() for word in VARIANTS)]
+    return next(iter([*plain, *dense, *known]), None)
 
 
 def steps(row: Row) -> int | None:
@@ -94,14 +126,28 @@ def steps(row: Row) -> int | None:
     return series(row.model)[1]
 
 
-def names(rows: Iterable[Row], most: int | None = None) -> str:
+def names(rows: Iterable[Row], most: int = MOST) -> str:
     """Names in quotes, each once; beyond `most` only how many more there are."""
-    distinct = list(dict.fromkeys(repr(row.model) for row in rows))
-    if most is not None and len(distinct) > most + 1:
-        return f"{', '.join(distinct[:most])} and {len(distinct) - most} others"
-    return listed(distinct)
+    return listed(dict.fromkeys(repr(row.model) for row in rows), most)
 
 
-def listed(parts: Iterable[str]) -> str:
-    *most, last = parts
-    return f"{', '.join(most)} and {last}" if most else last
+def listed(parts: Iterable[str], most: int = MOST) -> str:
+    """Parts with commas; beyond `most` only how many more there are.
+
+    >>> listed("ab"), listed("abcdef", 3)
+    ('a and b', 'a, b, c and 3 others')
+    """
+    known = list(parts)
+    more = len(known) - most
+    *first, last = known if more <= 0 else [*known[:most], f"{more} other{'s' * (more > 1)}"]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def fitted(sentence: Callable[[int], str]) -> str:
+    """The sentence with as many names in each list as its length allows: `sentence(most)`, six at most, one at least.
+
+    >>> fitted(lambda most: "x" * 70 * most) == "x" * 280
+    True
+    """
+    tried = (sentence(most) for most in range(MOST, 0, -1))
+    return min(tried, key=lambda text: (max(len(text) - LONGEST, 0), -len(text)))

@@ -86,7 +86,8 @@ def main() -> None:
         )
         for density in map(float, asked.densities.split(",")) if sparse else (None,):
             for seed in map(int, asked.seeds.split(",")):
-                plan = base if density is None else replace(base, density=density)
+                largest = ROWS[row].ladder(data, base)[-1] if ROWS[row].family == "experts" else base
+                plan = largest if density is None else replace(base, density=density)
                 wish = [asked.task, row, density, seed, asked.test, asked.hidden, asked.experts, asked.steps,
                         asked.epochs, asked.batch_size, asked.optimizer]  # fmt: skip
                 line = known.get(json.dumps(wish))

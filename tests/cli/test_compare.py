@@ -109,7 +109,7 @@ def test_a_chip_has_a_price_of_its_own(outcome: Outcome) -> None:
     table = rows_at(outcome, "accuracy")
     assert find(table, "chip").row.energy_chip_J > 0
     assert find(table, "dense").row.energy_chip_J is None
-    assert "cores" in " ".join(find(table, "chip").row.notes)
+    assert "core" in " ".join(find(table, "chip").row.notes)
 
 
 def test_test_samples_choose_nothing(home: Path, outcome: Outcome) -> None:

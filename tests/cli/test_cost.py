@@ -38,14 +38,18 @@ def test_break_even(neuro_command: Command) -> None:
     found = json.loads(out)
     points = {point["model"]: point for point in found["points"]}
     assert code == 0
-    assert found["measured"] == pytest.approx(150_000 / 266_200)
+    assert found["spikes_per_synapse"] == pytest.approx(150_000 / 266_200)
     first = points["A operations, 45nm"]
     assert first["break_even"] == pytest.approx((266_200 * 4.6 - 6560 * 1.8) / 0.9 / 266_200)
     assert first["spiking_wins"]
-    assert not points["B with memory, 45nm"]["spiking_wins"]
+    assert points["B with memory, 45nm"]["spiking_wins"] is False
+    assert points["C a100"]["spiking_wins"] is None, "inside the range"
     code, out, _ = neuro_command(*words, "--precision", "int8", "--spiking-precision", "loihi")
     assert code == 0
     assert "Dampfhoffer" in out
+    assert "as given" in out
+    assert "measured" not in out.lower()
+    assert "undecided" in out
     assert "Not known for" in out
 
 

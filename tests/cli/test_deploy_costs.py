@@ -49,9 +49,25 @@ def test_a_person_reads_measurements_beside_the_model(run) -> None:
     code, out, err = run("deploy", "snn.h5", "--chip", "loihi1", "--data", "digits", "--samples", 20, "--steps", 4)
     assert code == 0, err
     text = " ".join(out.split())
+    assert "another task, keyword spotting" in text
     assert "70 of Loihi's 81 mW" in text
     assert "this network, loihi1" in text
     assert "the busiest core needs" in text
+
+
+def test_a_network_of_mnist_stands_beside_what_chips_need_for_mnist(neuro_command, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    x = datasets.load("mnist-5k").train_x[:64]
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 10), nn.ReLU(), nn.Linear(10, 10))
+    neuro.save(convert(trace(net, x), RateCode(), calibration=x), tmp_path / "snn.h5")
+    code, out, err = neuro_command("deploy", "snn.h5", "--data", "mnist-5k", "--samples", 10, "--steps", 4)
+    assert code == 0, err
+    text = " ".join(out.split())
+    assert "One MNIST image on neuromorphic chips, as published" in text
+    assert "keyword" not in text.lower()
+    right = float(text.split("at T = 4: ")[1].split(" %")[0])
+    assert f"{right:.2f} %" in text.split("this network")[1]
+    assert "the core needs" in text, "one core is not the busiest of several"
 
 
 def test_every_number_of_a_chip_is_shown_with_its_source(run) -> None:

@@ -72,6 +72,13 @@ def test_convert_with_every_recipe(run, recipe: str) -> None:
     assert result["accuracy_spiking"] > result["accuracy_dense"] - 0.1
 
 
+def test_a_recipe_is_told_by_what_differs_from_its_defaults(run) -> None:
+    for options, said in (((), "recipe: RateCode()\n"), (("--percentile", 99), "recipe: RateCode(percentile=99.0)\n")):
+        code, out, err = run("convert", *options)
+        assert code == 0, err
+        assert said in out
+
+
 def test_auto_takes_the_cheapest_within_the_loss(run) -> None:
     code, out, err = run("convert", "--recipe", "auto", "--max-loss", 1, "--json")
     assert code == 0, err

@@ -19,6 +19,7 @@ from hardware_targets.break_even import (
     textbook,
 )
 from hardware_targets.price import price
+from hardware_targets.sensitivity import flips
 from neuro.counts import Counts, Tally
 from neuro.errors import ParameterError
 from neuro.graph import Graph, Input
@@ -48,7 +49,7 @@ def test_without_updates_model_a_is_the_textbook() -> None:
     assert operations.range == pytest.approx((textbook(), textbook()))
     # a weight read for each multiply-accumulate, 3 words for each accumulate, in DRAM at 650 pJ each
     assert memory.break_even == pytest.approx((4.6 + 650) / (0.9 + 3 * 650))
-    assert found.measured == pytest.approx(150_000 / LENET)
+    assert found.rate == pytest.approx(150_000 / LENET)
 
 
 def test_updates_and_analogue_layers_come_first() -> None:
@@ -66,6 +67,34 @@ def test_updates_and_analogue_layers_come_first() -> None:
     assert dear.points[0].range == (0.0, 0.0)
 
 
+def test_within_the_range_nobody_wins() -> None:
+    """A processor's spiking network may cost 2 operations an event, or one for every weight and step."""
+    dense, spiking = dense_counts(LENET, "int8"), spiking_counts(150_000, 6560, 16, "int8")
+    found = break_even(dense, spiking, dense_words=LENET, spiking_words=LENET, pairs=[("a100", "a100")])
+    operations, memory, processor = found.points
+    assert processor.range[0] < found.rate < processor.break_even == pytest.approx(processor.range[1])
+    assert processor.wins is None
+    assert processor.verdict == "undecided within the stated ranges"
+    assert operations.wins is True
+    assert operations.verdict.startswith("spiking wins")
+    for point, (rival, own) in zip(found.points, (("45nm",) * 2, ("45nm-memory",) * 2, ("a100",) * 2), strict=True):
+        bills = price(dense, rival, stored_words=LENET), price(spiking, own, stored_words=LENET)
+        assert flips(*bills).certain == (point.wins is not None), "the same rule as in every ranking"
+    assert memory.wins is False
+    assert memory.verdict.startswith("spiking loses")
+
+
+def test_what_was_given_is_not_called_measured() -> None:
+    dense, spiking = dense_counts(1000), spiking_counts(500, 0, 4)
+    given, measured = (
+        break_even(dense, spiking, dense_words=9, spiking_words=9, **known) for known in ({"known": "given"}, {})
+    )
+    assert given.sheet()[1][-1] == "as given"
+    assert "easured" not in str((*given.sheet()[:3], given.sheet()[3][:4]))
+    assert measured.sheet()[1][-1] == "as measured"
+    assert measured.sheet()[3][0].startswith("As measured: 0.5 spikes")
+
+
 sizes = st.integers(1, 10**4)
 
 
@@ -81,7 +110,7 @@ def test_at_break_even_both_cost_the_same(
     spiking = spiking_counts(accumulates * unit, updates * unit, steps, precision, spikes=spikes * unit)
     found = break_even(dense, spiking, dense_words=macs, spiking_words=macs)
     fixed, moving = split(spiking)
-    assert found.measured == pytest.approx(accumulates / macs)
+    assert found.rate == pytest.approx(accumulates / macs)
     for point in found.points:
         low, high = point.range
         if point.break_even is None:
@@ -91,7 +120,7 @@ def test_at_break_even_both_cost_the_same(
             price(spiking, table_of(point.model)[1], stored_words=macs).per_sample
         )
         assert low * (1 - 1e-9) <= point.break_even <= high * (1 + 1e-9)
-        factor = point.break_even / found.measured
+        factor = point.break_even / found.rate
         scaled = {
             name: Tally(*(round(factor * getattr(tally, item.name)) for item in fields(Tally)))
             for name, tally in moving.nodes.items()
@@ -100,7 +129,7 @@ def test_at_break_even_both_cost_the_same(
         own = fixed + Counts(0, steps, scaled, precision)
         mine, rival = (price(done, t, stored_words=macs).per_sample for done, t in ((own, here), (dense, there)))
         assert mine == pytest.approx(rival, rel=1e-6)
-        assert point.wins == (found.measured < point.break_even)
+        assert point.wins == (None if low < found.rate < high else found.rate < point.break_even)
 
 
 def table_of(model: str) -> tuple[str, str]:

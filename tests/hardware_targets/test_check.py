@@ -177,6 +177,7 @@ def test_131072_neurons_fit_loihi_1_and_one_more_does_not() -> None:
     assert (violation.resource, violation.needed, violation.available) == ("cores", 129, 128)
     assert fit.tightest == "cores"
     assert "129 needed, 128 available" in str(fit)
+    assert "does not fit (1 violation);" in str(fit)
 
 
 def test_the_tightest_resource_is_the_one_that_ends_the_slices() -> None:

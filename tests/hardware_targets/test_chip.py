@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+import hardware_targets
 from hardware_targets.chip import STATUSES, Chip, Quantity, chips, load_chip, worst
 from neuro.errors import FileError, ParameterError
 
@@ -88,6 +90,15 @@ def test_units() -> None:
         Quantity(3.5, "ns", "x", "quoted").in_base("J")
     with pytest.raises(ParameterError, match="not in J"):
         Quantity(3.5, "qJ", "x", "quoted").in_base("J")
+
+
+def test_micro_has_its_sign_and_a_users_u_is_understood() -> None:
+    one, other = (Quantity(8.4, unit, "me", "assumed") for unit in ("µJ", "uJ"))
+    assert one.in_base("J") == other.in_base("J") == pytest.approx(8.4e-6)
+    home = Path(hardware_targets.__file__).parent
+    texts = {path.name: path.read_text(encoding="utf-8") for path in home.rglob("*.toml")}
+    assert len(texts) > 15
+    assert [name for name, text in texts.items() if re.search(r"\bu[JsWm]\b", text)] == []
 
 
 def test_the_least_sure_status_wins() -> None:

@@ -64,8 +64,11 @@ def test_what_is_shown() -> None:
     found = Inference(LENET, gflops_per_watt=65, utilisation=0.5)
     rows = {row[0]: row for row in found.rows()}
     assert found.given == pytest.approx(2 * 8.19e-6, rel=1e-3)
-    assert rows["a100"][1] == "10.9 µJ (10.9 µJ to 1.09 mJ)"
-    assert rows["tpu1"][1] == "no price"
+    assert rows["a100"][1:5] == ("10.9 µJ", "10.9 µJ–1.09 mJ", "41.0 pJ", "assumed")
+    assert rows["arm"][2] == "", "no range is stated"
+    assert list(rows) == ["h100", "green500", "a100", "as given", "xeon", "arm"], "by energy"
+    assert "No price on tpu1: tpu1: no flops_per_watt for precision 'float32'; it has int8." in str(found)
+    assert "1 petaFLOPS-day " in str(Computing(65, petaflops_days=1))
     assert "15.4 kW" in str(found)
 
 

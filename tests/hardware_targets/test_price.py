@@ -120,7 +120,7 @@ def test_a_chip_by_hand() -> None:
     assert bill.events["barrier"] == 20
     shown = {row[0]: row for row in bill.rows()}
     assert shown["barrier"][1:4] == ("10", "unknown", "4.65 µs")
-    assert shown["synaptic_event"][1:6] == ("500", "11.8 nJ", "1.75 µs", "23.6 pJ and 3.5 ns", "modelled")
+    assert shown["synaptic_event"][1:6] == ("500", "11.8 nJ", "1.75 µs", "23.6 pJ and 3.50 ns", "modelled")
     assert shown["update_inactive"][5] == "recalled"
     assert shown["host"][2] == "unknown"
     assert shown["static"][2] == "2.90 µJ"
@@ -145,7 +145,10 @@ def test_a_bill_beside_what_was_measured() -> None:
     assert joules == pytest.approx(expected, rel=0.03)
     rows = {row[0]: row for row in found.rows()}
     assert rows["Loihi, host taken off"][3:] == ("11.0 mW", "", "37.2 µJ", "measured, quoted")
-    assert rows["this network, loihi1"][4:] == ("1e+04", "23.6 nJ", "model, modelled")
+    assert rows["CPU"][4] == "1,814"
+    assert rows["this network, loihi1"][4:] == ("10,000", "23.6 nJ", "model, modelled")
+    assert "another task" in found.title
+    assert "Another network on other data" in found.notes[0]
     assert any("70 of Loihi's 81 mW" in note for note in found.notes)
     assert len(keyword_spotting().rows()) == len(rows) - 1
 

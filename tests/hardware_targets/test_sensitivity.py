@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hardware_targets.bill import Bill, Constant
 from hardware_targets.chip import Quantity
 from hardware_targets.price import price
-from hardware_targets.sensitivity import corners, flips, ranking, shares, together
+from hardware_targets.sensitivity import Ranking, corners, flips, ranking, shares, together
 from neuro.counts import Counts, Tally
 from neuro.errors import ParameterError
 
@@ -63,7 +63,7 @@ def test_flips_by_hand() -> None:
     assert {flip.within for flip in found.flips} == {False}
     assert found.cheaper == "spiking"
     assert found.certain
-    assert "spiking is cheaper, 7.67 times; this is certain" in str(found)
+    assert "'spiking' is cheaper, 7.67 times; this is certain" in str(found)
     # 4000 accumulates: 0.12 nJ, up to 0.40 nJ, against 0.23 to 0.30 nJ
     close = flips(price(counts("int8", accumulates=4000), "45nm"), dense)
     assert {flip.constant: flip.within for flip in close.flips} == {"int8 accumulates": True, "int8 macs": False}
@@ -139,9 +139,21 @@ def test_a_ranking() -> None:
     found = ranking(bills)
     assert found.names == ("int8", "spiking", "dense")
     assert found.certain == (False, True)
-    assert found.verdict == "Depends on the ranges: int8 before spiking."
+    assert found.verdict == "Depends on the ranges: 'int8' before 'spiking'."
     assert found.rows()[0] == ("int8", "230 pJ (230 pJ to 300 pJ)", "depends on ranges")
     assert "certain within" in ranking({"dense": bills["dense"]}).verdict
+    twice = ranking({"dense": bills["dense"], "again": bills["dense"]})
+    assert twice.rows()[0][2] == "the same"
+    assert "Depends" not in twice.verdict
+
+
+def test_a_verdict_names_six_pairs_at_most() -> None:
+    names = tuple(f"dense, {width} wide" for width in range(10))
+    pairs = [f"'dense, {width} wide' before 'dense, {width + 1} wide'" for width in range(6)]
+    unsure = Ranking(names[:7], (1.0,) * 7, ((0.0, 2.0),) * 7, ("undecided",) * 6)
+    assert unsure.verdict == f"Depends on the ranges: {', '.join(pairs)}."
+    many = Ranking(names, (1.0,) * 10, ((0.0, 2.0),) * 10, ("undecided",) * 9)
+    assert many.verdict == f"Depends on the ranges: {', '.join(pairs)}, and 3 others."
 
 
 def test_a_draw_and_bills_that_disagree() -> None:

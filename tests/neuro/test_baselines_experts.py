@@ -61,7 +61,7 @@ ROUTERS = {
     "switch": lambda features, experts, k: Switch(nn.Linear(features, experts), experts, k),
     "noisy": lambda features, experts, k: NoisyTopK(features, experts, k),
     "bias": lambda features, experts, k: BiasBalanced(nn.Linear(features, experts), experts, k),
-    "random": random_routing,
+    "random": lambda features, experts, k: random_routing(nn.Linear(features, experts, bias=False), experts, k),
 }
 
 
@@ -285,7 +285,7 @@ def test_the_losses_spread_the_samples(kind: str) -> None:
 def test_the_bias_balances_a_router_that_never_learns() -> None:
     x, y = blobs(400)
     torch.manual_seed(0)
-    module = mixture_of_mlps((8, 8, 4), 4, router=random_routing(8, 4))
+    module = mixture_of_mlps((8, 8, 4), 4, router=random_routing(nn.Linear(8, 4, bias=False), 4))
     with torch.no_grad():
         module.router.scores.weight[0] = 0.3
     before = module.router.scores.weight.clone()
@@ -316,7 +316,11 @@ def test_statistics_count_what_the_node_chose() -> None:
         (lambda: Switch(nn.Linear(4, 2), 2, k=0), ParameterError, "k must lie"),
         (lambda: Switch(nn.Linear(4, 2), 2, capacity_factor=0.0), ParameterError, "capacity_factor"),
         (lambda: BiasBalanced(nn.Linear(4, 2), 2, gamma=0.0), ParameterError, "gamma"),
-        (lambda: mixture_of_mlps((4, 3), 2, router=random_routing(4, 3)), ParameterError, "3 experts got 2"),
+        (
+            lambda: mixture_of_mlps((4, 3), 2, router=random_routing(nn.Linear(4, 3), 3)),
+            ParameterError,
+            "3 experts got 2",
+        ),
         (lambda: Switch(nn.Linear(4, 2), 3)(torch.zeros(1, 4)), ShapeError, "scores for 3"),
         (lambda: balanced_loss(-1.0), ParameterError, "factor"),
         (lambda: mixture_of_mlps((4, 3), 2)(torch.zeros(0, 4)), ParameterError, "empty"),

@@ -42,9 +42,14 @@ def data() -> Split:
     return Split("quarters", *parts, ("0", "1", "2", "3"), "made for this test")
 
 
+def plan_of(name: str, data: Split) -> Plan:
+    """The largest of the ladder for mixtures, whose width follows from their router; else the plan itself."""
+    return ROWS[name].ladder(data, PLAN)[-1] if ROWS[name].family == "experts" else PLAN
+
+
 @pytest.fixture(scope="module")
 def trained(data: Split) -> dict[str, Trained]:
-    return {name: rival.build(data, 1, PLAN) for name, rival in ROWS.items()}
+    return {name: rival.build(data, 1, plan_of(name, data)) for name, rival in ROWS.items()}
 
 
 def macs(found: Trained, data: Split) -> float:
@@ -63,7 +68,7 @@ def test_every_row_learns_and_says_how_well(trained: dict[str, Trained], data: S
 
 def test_a_row_depends_on_its_seed_alone(trained: dict[str, Trained], data: Split) -> None:
     for name in ("sparse-momentum", "noisy"):
-        again, other = ROWS[name].build(data, 1, PLAN), ROWS[name].build(data, 2, PLAN)
+        again, other = (ROWS[name].build(data, seed, plan_of(name, data)) for seed in (1, 2))
         x = data.test_x
         assert torch.equal(evaluate(again.graph, x), evaluate(trained[name].graph, x)), name
         assert not torch.equal(evaluate(other.graph, x), evaluate(trained[name].graph, x)), name
@@ -94,6 +99,21 @@ def test_mixtures_report_their_routing(trained: dict[str, Trained], data: Split)
         assert 1 <= found.facts["unevenness"] <= 4
         assert 0 <= found.facts["overflow"] < 1
         assert "load max/mean" in found.notes[0]
+
+
+@pytest.mark.parametrize("name", [name for name, rival in ROWS.items() if rival.family == "experts"])
+def test_experts_are_as_wide_as_their_plan_says(name: str, data: Split, trained: dict[str, Trained]) -> None:
+    """The plan, by which a row is labelled, the note and the network agree; and no expert could be wider."""
+    plan = plan_of(name, data)
+    (mixture,) = (node for node in trained[name].graph.nodes.values() if isinstance(node, Experts))
+    built = [node.weight.shape[0] for node in mixture.experts[0].nodes.values() if isinstance(node, Affine)]
+    assert tuple(built[:-1]) == plan.hidden
+    assert f"experts {'-'.join(map(str, plan.sizes(data)))}, all stored" in trained[name].notes[0]
+    routing = sum(node.weight.numel() for node in mixture.router.nodes.values() if isinstance(node, Affine))
+    at_once = plan.experts if name == "switch-parameters" else mixture.k
+    wider = plan.sizes(data)[:1] + tuple(width + 1 for width in plan.hidden) + plan.sizes(data)[-1:]
+    dense = macs_of(PLAN.sizes(data))
+    assert at_once * macs_of(plan.sizes(data)) + routing <= dense < at_once * macs_of(wider) + routing
 
 
 def test_quantised_rows_are_graphs_of_few_integers(trained: dict[str, Trained], data: Split) -> None:
@@ -174,6 +194,10 @@ def test_the_widest_network_fits_and_the_next_does_not(limit: int) -> None:
     sizes = widest((784, 300, 100, 10), lambda wanted: macs_of(wanted) <= limit)
     assert macs_of(sizes) <= limit
     assert macs_of((784, sizes[1] + 1, sizes[2] + 1, 10)) > limit
+
+
+def test_what_fits_as_it_is_stays_as_it_is() -> None:
+    assert widest((784, 300, 100, 10), lambda wanted: True) == (784, 300, 100, 10)
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_the_encoder_is_torch_hds(
 @pytest.mark.parametrize(("kind", "update"), [("Vanilla", "add"), ("AdaptHD", "add_adapt")])
 def test_bound_graphs_decide_as_torch_hd(torchhd: ModuleType, digits: Split, kind: str, update: str) -> None:
     encoder = id_level(64, 256, 32, seed=3)
-    x, y = digits.train_x.flatten(1), digits.train_y
+    x, y = digits.train_x[:500].flatten(1), digits.train_y[:500]
     torch.manual_seed(3)
     more = {} if kind == "Vanilla" else {"epochs": 1, "lr": 0.035}
     peer = getattr(torchhd.classifiers, kind)(64, 256, 10, n_levels=32, min_level=0, max_level=1, **more)
@@ -112,6 +112,7 @@ def test_bound_graphs_decide_as_torch_hd(torchhd: ModuleType, digits: Split, kin
         peer.fit([(x[part], y[part]) for part in order])
     validation = encoded(encoder, digits.validation_x), digits.validation_y
     vectors, right = class_vectors((encoded(encoder, x), y), validation, 10, update, seed=7)  # type: ignore[arg-type]
+    assert vectors.abs().max() <= 127, "8 bits hold them"
     graph = bound_graph("peer", (1, 8, 8), encoder, vectors)
     found = simulate(graph, digits.test_x).outputs
     expected = peer(digits.test_x.flatten(1)).as_subclass(Tensor)
@@ -119,6 +120,21 @@ def test_bound_graphs_decide_as_torch_hd(torchhd: ModuleType, digits: Split, kin
     assert float((found / lengths - expected).abs().max()) < 1e-5
     assert torch.equal(found.argmax(1), expected.argmax(1))
     assert right == accuracy(graph, digits.validation_x, digits.validation_y)
+
+
+@given(largest=st.integers(1, 10**6), seed=st.integers(0, 100))
+def test_class_vectors_fit_into_the_bits_that_are_counted(largest: int, seed: int) -> None:
+    """Small whole numbers stay as they are; larger ones lose less than half a step of 8 bits."""
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randint(-largest, largest + 1, (3, 50), generator=generator).float()
+    ids, rows = (bipolar_vectors(count, 50, seed).to(torch.int8) for count in (4, 2))
+    node = bound_graph("bound", (4,), IDLevel(ids, rows), vectors).nodes["similarity"]
+    assert isinstance(node, Affine)
+    assert int(node.weight.abs().max()) <= 127
+    if largest <= 127:
+        assert torch.equal(node.weight.float(), vectors)
+    steps = vectors.abs().amax(1, keepdim=True) / node.weight.abs().amax(1, keepdim=True).clamp(min=1)
+    assert bool(((node.weight * steps - vectors).abs() <= steps * 0.51).all())
 
 
 def test_sinusoid_graphs_decide_as_torch_hd(torchhd: ModuleType, digits: Split) -> None:
@@ -196,7 +212,7 @@ def test_equal_plans_store_what_the_dense_network_does(trained: dict[str, Traine
     for name, row in ROWS.items():
         plan = row.equal(digits, PLAN)
         assert plan is not None
-        per_dimension = (trained[name].graph.parameters - 10) / trained[name].facts["dimensions"]
+        per_dimension = (stored_words(trained[name].graph) - 10) / trained[name].facts["dimensions"]
         assert abs(per_dimension * plan.dimensions + 10 - dense) < 0.03 * dense, name
         rungs = [step.dimensions for step in row.ladder(digits, PLAN)]
         assert rungs == sorted(set(rungs))

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from neuro.errors import ParameterError
 from neuro.report import Provenance, Row, plots
-from neuro.report.labels import box_of, placed, touch
+from neuro.report.labels import Axes, box_of, line_of, placed, side, touch
 from neuro.report.points import Point, series
-from neuro.report.style import SYMBOLS, family_colours
+from neuro.report.style import SYMBOLS, decades, family_colours
 
 KNOWN = Provenance("recalled", "counts times the prices of a table whose name is long enough to need two lines here")
 FAMILIES = ("dense", "sparse", "experts", "hyperdimensional", "photonic", "quantum", "spiking")
@@ -128,23 +128,51 @@ def test_only_rows_with_both_numbers_are_points() -> None:
 PLACES = st.tuples(st.floats(0, 700), st.floats(0, 400))
 
 
-@given(st.lists(st.tuples(st.text("abcdef ", min_size=1, max_size=30), PLACES), max_size=14), st.integers(0, 9))
-def test_labels_touch_nothing(given_marks: list, lines: int) -> None:
+@given(
+    st.lists(st.tuples(st.text("abcdef ", min_size=1, max_size=30), PLACES), max_size=14),
+    st.integers(0, 9),
+    st.sets(st.integers(0, 13)),
+)
+def test_labels_touch_nothing(given_marks: list, lines: int, needed: set[int]) -> None:
     names, at = [name for name, _ in given_marks], [place for _, place in given_marks]
-    bars = [(70.0 * line, 70.0 * line + 150, 40.0 * line) for line in range(lines)]
-    found = placed(names, at, bars, (700, 400))
-    boxes = [box_of(name, spot, place) for name, spot, place in zip(names, at, found, strict=True) if place]
-    assert not any(touch(one, other) for one, other in combinations(boxes, 2))
-    for left, bottom, right, top in boxes:
-        assert 0 <= left <= right <= 700
-        assert 0 <= bottom <= top <= 400
-        assert not any(left < end and start < right and bottom < y < top for start, end, y in bars)
+    bars = [(70.0 * line, 40.0 * line - 2, 70.0 * line + 150, 40.0 * line + 2) for line in range(lines)]
+    small = Axes(at, bars, (700, 400))
+    large = Axes([(1.5 * x, 1.2 * y) for x, y in at], [], (1050, 480))
+    found = placed(names, [small, large], needed)
+    for index, (name, place) in enumerate(zip(names, found, strict=True)):
+        assert place is None or index in needed or side(name, place)
+    for axes in (small, large):
+        marks = enumerate(zip(names, axes.marks, found, strict=True))
+        boxes = {index: box_of(name, spot, place) for index, (name, spot, place) in marks if place}
+        assert not any(touch(one, other) for one, other in combinations(boxes.values(), 2))
+        for index, box in boxes.items():
+            assert 0 <= box[0] <= box[2] <= axes.size[0]
+            assert 0 <= box[1] <= box[3] <= axes.size[1]
+            assert not any(touch(box, bar) for bar in axes.obstacles)
+            others = [mark for place, mark in enumerate(axes.marks) if place != index]
+            assert not any(box[0] < x < box[2] and box[1] < y < box[3] for x, y in others)
 
 
 def test_a_lonely_name_has_a_place_and_a_crowd_has_not() -> None:
-    assert placed(["name"], [(350.0, 200.0)], [], (700, 400)) == ["middle right"]
-    crowd = placed(["a long name"] * 40, [(350.0 + i % 7, 200.0 + i // 7) for i in range(40)], [], (700, 400))
-    assert 1 <= sum(place is not None for place in crowd) <= 8
+    (place,) = placed(["name"], [Axes([(350.0, 200.0)], [], (700, 400))])
+    assert place is not None
+    assert side("name", place) == "middle right"
+    crowd = Axes([(350.0 + i % 7, 200.0 + i // 7) for i in range(40)], [], (700, 400))
+    assert 1 <= sum(place is not None for place in placed(["a long name"] * 40, [crowd])) <= 8
+    needed = placed(["a long name"] * 40, [crowd], range(20, 30))
+    assert all(needed[20:30]), "those that need a name find one further off"
+
+
+def test_lines_to_names_avoid_other_names() -> None:
+    at = [(300.0 + 16 * i, 200.0) for i in range(6)]
+    names = [f"a name of some length {i}" for i in range(6)]
+    found = placed(names, [Axes(at, [], (700, 400))], range(6))
+    boxes = [box_of(name, spot, place) for name, spot, place in zip(names, at, found, strict=True) if place]
+    assert len(boxes) == 6
+    lines = [line_of(name, spot, place) for name, spot, place in zip(names, at, found, strict=True) if place]
+    assert sum(map(bool, lines)) >= 2
+    for index, dots in enumerate(lines):
+        assert not any(touch(dot, box) for dot in dots for other, box in enumerate(boxes) if other != index)
 
 
 def test_labels_of_the_front_come_first() -> None:
@@ -157,3 +185,24 @@ def test_labels_of_the_front_come_first() -> None:
     (front,) = (trace for trace in marks(drawn) if trace.name == "the best")
     assert list(front.text) == ["the best"]
     assert sum(any(trace.text) for trace in marks(drawn)) < 41
+
+
+def test_the_front_and_the_named_always_have_their_names() -> None:
+    rng = np.random.default_rng(1)
+    crowd = [Point(f"a name of some length {i}", 1e-8 * (1 + rng.uniform() / 50), 0.9 + i / 1e5) for i in range(40)]
+    named = {crowd[7].name, crowd[8].name, crowd[9].name}
+    front = {crowd[index].name for index in plots.pareto([(point.energy, point.accuracy) for point in crowd])}
+    drawn = plots.accuracy_against_energy(crowd, model="A", named=named)
+    lined = {note.text: note for note in drawn.layout.annotations if note.name == "label"}
+    beside = {text for trace in marks(drawn) for text in trace.text if text}
+    assert named | front <= beside | set(lined)
+    assert not beside & set(lined)
+    for name, note in lined.items():
+        point = next(point for point in crowd if point.name == name)
+        assert note.x == pytest.approx(np.log10(point.energy)), "logarithmic axes take logarithms"
+        assert note.y == pytest.approx(100 * point.accuracy)
+
+
+def test_ticks_of_decades_do_not_crowd() -> None:
+    assert decades(-3.0, -1.0) == [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1]
+    assert decades(-3.0, 0.5) == [0.001, 0.01, 0.1, 1.0]

@@ -21,6 +21,15 @@ def test_values_and_levels_are_drawn() -> None:
     assert drawn.layout.yaxis.title.text == "validation accuracy (%)"
 
 
+def test_ticks_of_two_decades_are_whole_numbers_apart() -> None:
+    drawn = accuracy_against_noise(
+        {"mesh": ((0.001, 0.01, 0.1), (0.9, 0.8, 0.5))}, "phase noise (rad)", logarithmic=True
+    )
+    axis = drawn.layout.xaxis
+    assert list(axis.ticktext) == ["0.001", "0.002", "0.005", "0.01", "0.02", "0.05", "0.1"]
+    assert [float(text) for text in axis.ticktext] == list(axis.tickvals)
+
+
 def test_nothing_says_so() -> None:
     drawn = accuracy_against_noise({}, "phase bits")
     assert drawn.layout.annotations[0].text == "no curve was recorded"

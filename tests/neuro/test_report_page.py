@@ -159,6 +159,43 @@ def test_a_table_with_a_short_row_is_refused() -> None:
         page(ROWS, title="t", sections=[section])
 
 
+def test_columns_of_words_stand_left_those_of_numbers_right_and_empty_ones_nowhere() -> None:
+    table = (
+        "t",
+        ("chip", "energy", "flips at", "how known", "nothing", "source"),
+        (
+            ("a", "9.40 µJ (1.00 µJ to 2.00 mJ)", "x 5.49", "quoted", "", "28 nm; Esser 2015"),
+            ("b", "–", "none", "model", "", "counts times prices of loihi2, a rather long text"),
+            ("c", "268 nJ", "", "model", "", "14 nm; Renner 2024"),
+        ),
+        (),
+    )
+    section = Section("chips", "", table=table)
+    assert section.numbers == [False, True, True, False, False]
+    html = page(ROWS, title="t", sections=[section])
+    assert ">nothing<" not in html
+    assert '<th scope="col" class="words">source</th>' in html
+    assert '<th scope="col">energy</th>' in html
+    assert '<td class="words">quoted</td>' in html
+    assert '<td class="words long">counts times' in html
+    assert "<td>9.40 µJ (1.00 µJ to 2.00 mJ)</td>" in html
+
+
+def test_backticks_become_code_and_nothing_else_does() -> None:
+    section = Section("s", "Say `neuro chips` or `<b>`, <i>now</i>.", details=("by `neuro cost`",))
+    html = page(ROWS, title="t", sections=[section], assumptions=["`a` and b"])
+    assert "Say <code>neuro chips</code> or <code>&lt;b&gt;</code>, &lt;i&gt;now&lt;/i&gt;." in html
+    assert "by <code>neuro cost</code>" in html
+    assert "<code>a</code> and b" in html
+
+
+def test_the_rule_of_less_stands_below_the_table() -> None:
+    said = " ".join(html_text(page(ROWS, title="t")).split())
+    assert (
+        "one needs less where it does so for all prices within their ranges, a shared price being the same in" in said
+    )
+
+
 def test_given_sentences_take_the_place_of_those_from_the_rows() -> None:
     assert "Most accurate: 'dense'" in html_text(page(ROWS, title="t"))
     told = html_text(page(ROWS, title="t", sentences=["A sentence of its own."]))

@@ -69,6 +69,11 @@ def test_energy_plot_draws_its_front_and_names_what_it_cannot_draw() -> None:
     assert "A (operations)" in drawn.layout.xaxis.title.text
 
 
+def test_few_steps_have_one_tick_each() -> None:
+    assert plots.spike_raster([0, 3], [0, 1], steps=4, population=9, layer="fc1").layout.xaxis.dtick == 1
+    assert plots.spike_raster([0, 3], [0, 1], steps=64, population=9, layer="fc1").layout.xaxis.dtick is None
+
+
 @pytest.mark.parametrize(("population", "spikes"), [(1, 0), (1, 3), (100_000, 0), (100_000, 500), (7, 30)])
 def test_raster_keeps_every_spike(population: int, spikes: int) -> None:
     rng = np.random.default_rng(0)

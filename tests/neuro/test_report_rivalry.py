@@ -40,12 +40,12 @@ def exchanged(one: Row, other: Row, *columns: str) -> tuple[Row, Row]:
 def test_spiking_beside_each_control_under_each_model(name: str, what: str, column: str, title: str) -> None:
     control = Row(name, 0.95, family="dense", macs=1000, **{column: 4e-9})  # type: ignore[arg-type]
     spiking = Row("spiking T=15", 0.97, spikes=9, family="spiking", **{column: 1e-9})  # type: ignore[arg-type]
-    start = f"Spiking against {what} under {title}: "
-    assert f"{start}'spiking T=15' 0.25 times as much (it wins); no less accurate either" in said(control, spiking)
+    start = f"Spiking against {what} under {title}, in multiples of its energy: "
+    assert f"{start}wins: 'spiking T=15' 0.25." in said(control, spiking)
     worse = exchanged(control, spiking, "accuracy")
-    assert "(it wins); none that needs less is as accurate" in said(*worse)
+    assert f"{start}none wins; cheaper but less accurate: 'spiking T=15' 0.25." in said(*worse)
     dearer = exchanged(control, spiking, column)
-    assert f"{start}no spiking network needs less energy; 'spiking T=15' 4 times as much (it loses)" in said(*dearer)
+    assert f"{start}none wins; loses: 'spiking T=15' 4." in said(*dearer)
 
 
 def test_what_spiking_networks_beat_is_said_first() -> None:
@@ -54,8 +54,8 @@ def test_what_spiking_networks_beat_is_said_first() -> None:
     spiking = Row("spiking T=15", 0.97, spikes=9, energy_operations_J=3e-9)
     first, *_ = themes([*controls, spiking])["Spiking networks"]
     assert first == (
-        "Under A (operations) a spiking network needs less at no less accuracy than 'small dense', but than "
-        "'dense int8' and 'logistic regression' none does."
+        "Under A (operations) a spiking network needs less at no less accuracy than 'small dense'; none does against "
+        "'dense int8' and 'logistic regression'."
     )
     none = "Under A (operations) no spiking network needs less at no less accuracy than 'dense int8', 'small dense' and"
     assert themes([*controls, replace(spiking, accuracy=0.9)])["Spiking networks"][0].startswith(none)
@@ -64,11 +64,28 @@ def test_what_spiking_networks_beat_is_said_first() -> None:
     assert best.endswith("than 'dense int8', 'small dense' and 'logistic regression'.")
 
 
+def test_controls_are_beaten_undecided_lost_or_alone() -> None:
+    prices = {"dense int8": 2e-9, "small dense": 4e-9, "logistic regression": 1e-10, "quantised, 5 bits": 1e-8}
+    controls = [Row(name, 0.95, family="dense", energy_operations_J=joules) for name, joules in prices.items()]
+    spiking = Row("spiking T=15", 0.97, spikes=9, energy_operations_J=3e-9, energy_operations_J_range=(1e-9, 3e-9))
+    first, *_ = themes([*controls, spiking])["Spiking networks"]
+    assert first == (
+        "Under A (operations) a spiking network needs less at no less accuracy than 'small dense'; undecided within "
+        "the ranges of prices against 'dense int8'; none does against 'logistic regression'; without a spiking "
+        "network to compare with: 'quantised, 5 bits'."
+    )
+    (only, *_) = themes([controls[0], controls[3], spiking])["Spiking networks"]
+    assert only == (
+        "Under A (operations) it is undecided within the ranges of prices against 'dense int8'; "
+        "without a spiking network to compare with: 'quantised, 5 bits'."
+    )
+
+
 def test_a_chip_is_compared_within_its_own_table_alone() -> None:
     here, there = Provenance("modelled", "one chip"), Provenance("modelled", "another")
     control = Row("dense int8", 0.9, macs=10, energy_chip_J=2e-9, provenance={"energy_chip_J": here})
     spiking = Row("spiking", 0.9, spikes=9, energy_chip_J=1e-9, provenance={"energy_chip_J": here})
-    assert "under C (constants of a device): 'spiking' 0.5 times as much" in said(control, spiking)
+    assert "under C (constants of a device), in multiples of its energy: wins: 'spiking' 0.5." in said(control, spiking)
     other = replace(spiking, provenance={"energy_chip_J": there})
     assert "Spiking against" not in said(control, other)
     assert "several devices, whose boundaries differ" in said(control, other)
@@ -80,7 +97,7 @@ def test_bits_are_those_of_the_steps() -> None:
     assert bits(control) == 4
     rows = [Row(f"spiking T={t}", 0.9, spikes=1, energy_operations_J=2e-9) for t in (7, 8, 15, 16)]
     text = said(control, *rows)
-    assert "'spiking T=8' 2 and 'spiking T=15' 2 times as much (they lose)" in text
+    assert "none wins; loses: 'spiking T=8' 2 and 'spiking T=15' 2." in text
     assert "No quantised control has the bits of 'spiking T=7' (3) and 'spiking T=16' (5)." in text
 
 
@@ -105,7 +122,7 @@ def test_sparse_training_beside_a_random_mask_and_a_small_network() -> None:
     ("macs", "accuracy", "verdict"),
     [
         (50, 0.97, "better: 'RigL ERK' (+2.00 points, 0.5 times the MACs)"),
-        (50, 0.95, "better: 'RigL ERK' (+0.00 points, 0.5 times the MACs)"),
+        (50, 0.95, "as accurate with fewer MACs: 'RigL ERK' (+0.00 points, 0.5 times the MACs)"),
         (100, 0.95, "within noise: 'RigL ERK' (+0.00 points)"),
         (200, 0.95, "worse: 'RigL ERK' (+0.00 points, 2 times the MACs)"),
         (200, 0.93, "worse: 'RigL ERK' (-2.00 points, 2 times the MACs)"),
@@ -115,7 +132,8 @@ def test_sparse_training_beside_a_random_mask_and_a_small_network() -> None:
 )
 def test_accuracy_is_weighed_with_the_operations_it_takes(macs: int, accuracy: float, verdict: str) -> None:
     text = said(RANDOM, replace(RIGL, macs=macs, accuracy=accuracy))
-    assert f"(95.00 %, 100 MACs): {'' if verdict.startswith('better') else 'none is better; '}{verdict}." in text
+    good = verdict.startswith(("better", "as accurate"))
+    assert f"(95.00 %, 100 MACs): {'' if good else 'none is better; '}{verdict}." in text
 
 
 def test_a_difference_within_two_standard_errors_is_noise() -> None:
@@ -149,13 +167,14 @@ def test_convolutional_networks_are_compared_with_their_like() -> None:
     rows = [Row(name, 0.9, energy_operations_J=2e-9) for name in ("dense int8", "convolutional int8")]
     rows += [Row(name, 0.9, spikes=1, energy_operations_J=1e-9) for name in ("spiking", "convolutional spiking")]
     text = said(*rows)
-    assert "against 'dense int8' under A (operations): 'spiking' 0.5 times as much (it wins)" in text
-    assert "against 'convolutional int8' under A (operations): 'convolutional spiking' 0.5 times as much" in text
+    multiples = "under A (operations), in multiples of its energy: wins:"
+    assert f"against 'dense int8' {multiples} 'spiking' 0.5." in text
+    assert f"against 'convolutional int8' {multiples} 'convolutional spiking' 0.5." in text
 
 
 def test_quantum_and_hyperdimensional_beside_their_controls() -> None:
     circuit = Row("circuit", 0.8, family="quantum", **SURE)  # type: ignore[arg-type]
-    control = Row("classical control", 0.9, family="quantum", **SURE)  # type: ignore[arg-type]
+    control = Row("quantum, classical control", 0.9, family="dense", **SURE)  # type: ignore[arg-type]
     assert "(90.00 %): none is more accurate; less accurate: 'circuit' by 10.00 points." in said(circuit, control)
     assert "(80.00 %): more accurate: 'circuit' by 10.00 points." in said(*exchanged(circuit, control, "accuracy"))
     vectors = Row("OnlineHD", 0.95, family="hyperdimensional", **SURE)  # type: ignore[arg-type]

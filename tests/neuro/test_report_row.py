@@ -35,6 +35,7 @@ KEYS = [
     "energy_memory_J_range",
     "energy_chip_J_range",
     "unpriced",
+    "samples",
 ]
 LATER = KEYS[14:]
 PRINTABLE = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=12)
@@ -68,6 +69,7 @@ def _rows(draw: st.DrawFn) -> Row:
         family=draw(st.none() | PRINTABLE),
         seeds=draw(st.none() | st.integers(1, 99)),
         unpriced=reasons,
+        samples=draw(st.none() | st.integers(1, 10**5)),
         **known,  # type: ignore[arg-type]
     )
 
@@ -93,7 +95,7 @@ def test_rows_written_before_families_still_load(row: Row) -> None:
     old = json.dumps({key: value for key, value in plain.items() if key not in LATER})
     bare = replace(
         row, family=None, seeds=None, unpriced={}, energy_operations_J_range=None, energy_memory_J_range=None,
-        energy_chip_J_range=None,
+        energy_chip_J_range=None, samples=None,
     )  # fmt: skip
     assert Row.from_json(old) == bare
 
@@ -213,3 +215,21 @@ def test_the_range_of_an_energy() -> None:
     assert row.range_of("energy_memory_J") == (1.0, 4.0)
     assert row.range_of("energy_chip_J") == (3.0, 3.0)
     assert row.range_of("energy_operations_J") is None
+    digits = Row("m", energy_memory_J=2.0, energy_memory_J_range=(2.0000000000000004, 4))
+    assert digits.range_of("energy_memory_J") == (2.0, 4.0), "an end that is the energy has its digits"
+
+
+def test_shares_add_up_to_the_range_and_stay_out_of_files() -> None:
+    row = Row("m", energy_memory_J=2.0, energy_memory_J_range=(2, 4), energy_chip_J=3.0)
+    shared = replace(row, shares={"energy_memory_J": {"a": (1, 1), "b": (1, 3)}, "energy_chip_J": {"c": (3, 3)}})
+    assert shared.shares["energy_memory_J"] == {"a": (1.0, 1.0), "b": (1.0, 3.0)}
+    assert shared.to_json() == row.to_json()
+    assert (shared, hash(shared)) == (row, hash(row))
+    for wrong, message in (
+        ({"energy_memory_J": {"a": (1, 3)}}, "add up to"),
+        ({"energy_chip_J": {"a": (4, 2)}}, "low, high"),
+        ({"energy_operations_J": {"a": (1, 1)}}, "without an energy"),
+        ({"macs": {"a": (1, 1)}}, "energies are energy_operations_J"),
+    ):
+        with pytest.raises(ParameterError, match=message):
+            replace(row, shares=wrong)

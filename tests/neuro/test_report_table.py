@@ -118,3 +118,14 @@ def test_engineering_at_the_edges() -> None:
     assert engineering(1e-15, "J") == "1.00 fJ"
     assert engineering(1e-20, "J") == "1.00e-20 J"
     assert engineering(1e17) == "1.00e+17"
+
+
+def test_columns_of_which_no_row_knows_anything_are_left_out() -> None:
+    content = sheet([Row("a", 0.9, macs=10, energy_operations_J=1e-9), Row("b", 0.8)])
+    assert content.columns == ("accuracy", "macs", "energy_operations_J")
+    assert all(len(line) == 4 for line in content.cells)
+    for width in (80, 120):
+        shown = text([Row("a", 0.9, macs=10)], width=width)
+        assert "spikes" not in shown.splitlines()[0]
+        assert "MACs" in shown
+    assert "energy_chip_J" in sheet([Row("circuit", family="quantum")]).columns, "a reason is something"
