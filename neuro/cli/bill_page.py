@@ -10,6 +10,7 @@ from hardware_targets.break_even import break_even
 from hardware_targets.devices import devices, price_on_devices
 from hardware_targets.measurements import published_mnist
 from hardware_targets.sensitivity import flips, ranking
+from neuro.cli.cells import ENTRIES
 from neuro.cli.comparison import Priced
 from neuro.errors import ParameterError
 from neuro.report import Section
@@ -135,10 +136,12 @@ def _break_even(main: Sequence[Priced]) -> list[Section]:
     if pair is None:
         return []
     spiking, rival = pair
+    # an engine that skips zeros does fewer multiplications than there are synapses
+    plain = next((one for one in main if one.line.row == ENTRIES[rival.line.row].of), rival)
     try:
         table = break_even(
             rival.counts, spiking.counts, dense_words=rival.row.parameters_stored or 0,
-            spiking_words=spiking.row.parameters_stored or 0,
+            spiking_words=spiking.row.parameters_stored or 0, synapses=plain.counts.per_sample("macs"),
         )  # fmt: skip
     except ParameterError:  # no spike was counted
         return []

@@ -1,4 +1,4 @@
-"""Lines of a comparison as rows of its table: counts times prices in three layers, each number with its provenance."""
+"""Lines of a comparison as rows of its table: counts times the prices of three models, each with its source."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from neuro.report import Provenance, Row
 
 SCORED = Provenance("measured", "on the test samples, once")
 COLUMNS = {"A": "energy_operations_J", "B": "energy_memory_J", "C": "energy_chip_J"}
-"""The layers of the energy model, and the columns that hold them."""
+"""The energy models, and the columns that hold them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Priced:
-    """A line as a row, with the counts behind it (all seeds) and its bills by layer."""
+    """A line as a row, with the counts behind it (all seeds) and its bills by model."""
 
     line: Line
     row: Row
@@ -71,7 +71,7 @@ def priced(line: Line) -> Priced:
 
 
 def _bills(line: Line, counts: Counts, stored: int) -> tuple[dict[str, Bill], dict[str, str]]:
-    """The bills of a row by layer, and why a column is empty."""
+    """The bills of a row by model, and why a column is empty."""
     entry = ENTRIES[line.row]
     tables = {"A": "45nm", "B": "45nm-memory", "C": entry.device(line.plan)}
     bills: dict[str, Bill] = {}
@@ -98,11 +98,11 @@ def rows_at(outcome: Outcome, match: Match) -> list[Priced]:
 
 
 def curves(outcome: Outcome) -> dict[str, tuple[list[int], list[float]]]:
-    """Accuracy on validation samples after T steps, for every row that was tried at several T."""
+    """Accuracy on validation samples after T steps, for every spiking row that was tried at several T."""
     found: dict[str, tuple[list[int], list[float]]] = {}
     for row, points in outcome.tried.items():
         steps = {at.steps: one.accuracy for at, one in points if one.spiking}
-        if len(steps) > 1:
+        if len(steps) > 1 and ENTRIES[row].family == "spiking":
             found[ENTRIES[row].title] = (list(steps), list(steps.values()))
     return found
 

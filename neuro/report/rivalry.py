@@ -231,6 +231,7 @@ def by_macs(rivals: Sequence[Row], control: Row, what: str) -> Iterator[str]:
     groups: dict[str, list[str]] = {
         "better": [],
         "as accurate with fewer MACs": [],
+        "no more accurate with more MACs": [],
         "worse": [],
         "within noise": [],
         "a trade, more of both or less of both": [],
@@ -245,6 +246,8 @@ def by_macs(rivals: Sequence[Row], control: Row, what: str) -> Iterator[str]:
             verdict = "within noise"
         elif seen.level and fewer:
             verdict = "as accurate with fewer MACs"
+        elif seen.level:
+            verdict = "no more accurate with more MACs"
         elif seen.ahead and not more:
             verdict = "better"
         elif not seen.ahead and not fewer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from neuro.baselines.rival import Plan
@@ -78,3 +80,14 @@ def test_the_sections_on_prices(table: list[Priced]) -> None:
     for one in found:
         shown = [one.text, *one.details, *(cell for line in (one.cells or ("", (), (), ()))[2] for cell in line)]
         assert not any("e+" in text or "Layer" in text for text in shown), one.title
+
+
+def test_synapses_are_counted_without_skipping_zeros() -> None:
+    table = [
+        line("int8", 0.96, "int8", a=DENSE),
+        line("int8-gated", 0.96, "int8", a=replace(DENSE, macs=DENSE.effective_macs)),
+        line("rate", 0.96, "int8", a=SPIKES, b=NEURONS),
+    ]
+    cells = section(bill_sections("mnist", table), "Break-even").cells
+    assert cells is not None
+    assert cells[3][0].startswith("As measured: 1.54 spikes per synapse and inference (260 k synapses)")

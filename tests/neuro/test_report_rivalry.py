@@ -124,7 +124,7 @@ def test_sparse_training_beside_a_random_mask_and_a_small_network() -> None:
         (50, 0.97, "better: 'RigL ERK' (+2.00 points, 0.5 times the MACs)"),
         (50, 0.95, "as accurate with fewer MACs: 'RigL ERK' (+0.00 points, 0.5 times the MACs)"),
         (100, 0.95, "within noise: 'RigL ERK' (+0.00 points)"),
-        (200, 0.95, "worse: 'RigL ERK' (+0.00 points, 2 times the MACs)"),
+        (200, 0.95, "no more accurate with more MACs: 'RigL ERK' (+0.00 points, 2 times the MACs)"),
         (200, 0.93, "worse: 'RigL ERK' (-2.00 points, 2 times the MACs)"),
         (200, 0.97, "a trade, more of both or less of both: 'RigL ERK' (+2.00 points, 2 times the MACs)"),
         (50, 0.93, "a trade, more of both or less of both: 'RigL ERK' (-2.00 points, 0.5 times the MACs)"),
