@@ -119,7 +119,7 @@ def compare(
         good = [(at, one) for at, one in built if isinstance(one, Measured)]
         if good:
             at, note = choose(good, reference.accuracy - CLOSE)
-            picked[match][row] = at, note if len(plans) > 1 else ""
+            picked[match][row] = at, note if match == "accuracy" and ladders else ""
         elif built:
             left_out[row] = next(one.why for _, one in built if isinstance(one, Refused))
         if match == "accuracy":
@@ -203,8 +203,11 @@ def choose(points: Sequence[tuple[Plan, Measured]], floor: float) -> tuple[Plan,
     if not good:
         at, one = max(points, key=lambda pair: pair[1].accuracy)
         lacking = 100 * (floor + CLOSE - one.accuracy)
-        note = "No point of its ladder comes within one point of the dense network; the best lies"
-        return at, f"{note} {lacking:.1f} below, on validation samples."
+        below = f"{lacking:.1f} points below"
+        if len(points) == 1:
+            return at, f"Its only size is {below} the dense network, on validation samples."
+        none = "None of its sizes comes within one point of the dense network"
+        return at, f"{none}; the best is {below}, on validation samples."
     costs = [energy_of(one.counts) for _, one in good]
     if any(cost is None for cost in costs):
         return good[0][0], ""

@@ -76,7 +76,7 @@ def test_both_matchings_hold_what_they_promise(outcome: Outcome) -> None:
             assert protocol.energy_of(first.counts) == min(protocol.energy_of(found.counts) for found in reaches)
         else:
             assert first.accuracy == max(found.accuracy for _, found in points)
-            assert any("within one point" in note for note in one.row.notes)
+            assert any("points below" in note for note in one.row.notes)
     for one in stored:
         assert one.row.parameters_stored is not None
         assert dense.row.parameters_stored is not None
