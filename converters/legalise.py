@@ -41,7 +41,8 @@ CONVERTIBLE = (
 def legalise(graph: Graph, spikes: bool = True) -> Graph:
     """Fold, rewrite LeakyReLU and two-sided clamps by ReLU, take a last softmax away. All refusals in one message.
 
-    With `spikes` every max-pool is made to read spikes or the input, at the cost of populations of its own.
+    With `spikes` every max-pool is made to read spikes or the input, at the cost of populations of its own, and a
+    network without activations is refused.
     """
     graph = fold(_by_relu(_activations_first(fold(graph))))
     refused = [(name, node) for name, node in graph.nodes.items() if not isinstance(node, CONVERTIBLE)]
@@ -49,7 +50,7 @@ def legalise(graph: Graph, spikes: bool = True) -> Graph:
         lines = [f"  {name!r}: {node.kind} has no spiking form here{_hint(node.kind)}" for name, node in refused]
         raise UnsupportedNode(f"{graph.name!r}: {len(refused)} node(s) cannot be converted:\n" + "\n".join(lines))
     graph = maxima_by_relu(graph) if spikes else graph
-    if not any(is_activation(node) for node in graph.nodes.values()):
+    if spikes and not any(is_activation(node) for node in graph.nodes.values()):
         raise UnsupportedNode(f"{graph.name!r} has no ReLU to replace by neurons; a linear network needs no spikes")
     return graph
 

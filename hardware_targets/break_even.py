@@ -217,7 +217,8 @@ def break_even(
     if not synapses > 0:
         raise ParameterError(f"break-even: needs synapses > 0, got {synapses}; the rival counts no macs")
     _, moving = split(spiking)
-    events = moving.per_sample("accumulates") + moving.per_sample("macs")
+    # graded spikes alone are multiplications; beside spikes of one bit they are what comes in, and no spike of a neuron
+    events = moving.per_sample("accumulates") or moving.per_sample("macs")
     if not events > 0:
         raise ParameterError("break-even: the spiking network counts no accumulate, so a spike has no price")
     rate = events / synapses
@@ -238,7 +239,7 @@ def break_even(
             case Bill() as theirs, Bill() as whole, Bill() as spikes:
                 found.append(point(model, theirs, without(whole, spikes), spikes, rate))
             case reasons:
-                refused[model] = next(reason for reason in reasons if isinstance(reason, str))
+                refused[model] = next(reason for reason in reasons if isinstance(reason, str)).split(", and ")[0]
     return BreakEven(rate, synapses, tuple(found), refused, known)
 
 

@@ -6,6 +6,7 @@ sure price.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -130,7 +131,7 @@ def _memory_bill(counts: Counts, path: Path, content: Mapping[str, Any], stored_
     prices, constants = _operations(counts, table, under)
     bits = content["words"][_of_precision(content, "words", counts.precision, table)]
     stored_bytes = stored_words * bits["weight_words"] / 8
-    level = next(level for level in content["levels"] if stored_bytes <= level.get("bytes", float("inf")))
+    level = next(level for level in content["levels"] if stored_bytes <= _holds(level))
     access = quantities({"access": level["access"]}, f"{table}.toml: levels {level['name']!r}")["access"]
     check_joules({"access": access}, f"{table}.toml: levels {level['name']!r}")
     for name in WORDS:
@@ -145,6 +146,33 @@ def _memory_bill(counts: Counts, path: Path, content: Mapping[str, Any], stored_
     chosen = f"{size} live in {level['name']}."
     notes = (*under.get("assumptions", ()), *content.get("assumptions", ()), chosen)
     return Bill(table, counts.samples, _counted(counts, prices), prices, assumptions=notes, constants=constants)
+
+
+def _holds(level: Mapping[str, Any]) -> float:
+    """Bytes of a memory; the last one holds everything."""
+    return float(level.get("bytes", math.inf))
+
+
+def crowded_out(stored_words: int, precision: str, table: str = "45nm-memory", excess: float = 0.25) -> str:
+    """The memory that a network misses by at most a share `excess` of its size, and so pays for a larger one; else "".
+
+    A step in the price of memory that has more to do with the sizes of a table than with the network.
+    """
+    found = load_table(table)
+    if not isinstance(found, tuple) or found[1]["kind"] != "memory":
+        raise ParameterError(f"table {table!r} has no memories to choose from")
+    _, content = found
+    stored_bytes = (
+        stored_words * content["words"][_of_precision(content, "words", precision, table)]["weight_words"] / 8
+    )
+    return next(
+        (
+            str(level["name"])
+            for level in content["levels"]
+            if _holds(level) < stored_bytes <= (1 + excess) * _holds(level)
+        ),
+        "",
+    )
 
 
 def _share_of_access(access: Quantity, bits: int, level: str) -> Quantity:

@@ -111,6 +111,18 @@ def stored_words(graph: Graph) -> int:
     return words
 
 
+def places(graph: Graph) -> int:
+    """Words among `stored_words` that say where weights stand in matrices kept without zeros; read with the weights."""
+    found = 0
+    for node in graph.nodes.values():
+        if isinstance(node, Affine | Conv):
+            rows, columns = node.weight.flatten(1).shape
+            used, bits = int((node.weight != 0).sum()), 32 if node.weight.is_floating_point() else 8
+            words = matrix_words(rows, columns, used, bits)
+            found += words - used if words < node.weight.numel() else 0
+    return found
+
+
 def matrix_words(rows: int, columns: int, used: int, bits: int = 32) -> int:
     """Words of `bits` that hold a matrix of which `used` weights are not zero: dense, or without zeros if that is less.
 

@@ -15,7 +15,7 @@ import torch
 
 from neuro import datasets
 from neuro.atomic import replacing
-from neuro.baselines.compressed import stored_words
+from neuro.baselines.compressed import places, stored_words
 from neuro.baselines.registry import DEVICES, RIVALS
 from neuro.baselines.rival import Plan
 from neuro.cli.arguments import accuracy_of
@@ -223,4 +223,7 @@ def _measured(graph: Any, answer: Answer, right: float, notes: tuple[str, ...], 
     active = min(active_parameters(graph), stored)
     counts = answer.counts
     spiking = has_neurons(graph) or bool(counts.total.spikes)
+    if not spiking and (more := places(graph)):
+        read = Tally(weight_words=more * counts.samples)
+        counts = replace(counts, nodes={**counts.nodes, "places of weights": read})
     return Measured(right, counts, stored, active, spiking, notes, dict(facts or {}), seconds, code_digest())

@@ -138,6 +138,8 @@ def _compare(
             f"stopped; what is trained is kept in {out / 'cells'}: the same command goes on{' without --fresh' * fresh}"
         )
         raise typer.Exit(130) from None
+    if found.sizeless:
+        say(f"without a form of equal storage: {', '.join(found.sizeless)}")
     if found.stale:
         say(f"{found.stale} results in {out / 'cells'} are of another version of this code; --fresh measures them anew")
     tables = {match: rows_at(found, match) for match in found.lines if found.lines[match]}
@@ -190,8 +192,6 @@ def _show(found: Outcome, tables: dict[Match, list[Priced]], plan: Plan, out: Pa
     for match, table in tables.items():
         printer.print(heading(match, found.ladders), style="bold")
         printer.print(report.table([one.row for one in table], width=printer.width))
-        if match == "parameters" and found.sizeless:
-            printer.print(f"Without a form of equal storage: {', '.join(found.sizeless)}.", highlight=False)
         printer.print()
     printer.print("What the numbers say", style="bold")
     for theme, sentences in said.items():

@@ -66,7 +66,7 @@ def _fronts(rows: Sequence[Row]) -> list[Section]:
             Section(
                 f"Accuracy against energy, model {letter}",
                 f"Each row of the table under the model that prices {what}. Up and to the left is better; rows on the "
-                "dotted line are beaten by no other row under this model. They, the dense network and the controls "
+                "dotted line are beaten by no other row under this model. They and the dense network "
                 "have their names beside them, others where there is room; the pointer names every one.",
                 plots.accuracy_against_energy(plots.points(rows, column), model=letter, looks=looks, named=named),
             )
@@ -119,7 +119,7 @@ def speeds(found: Outcome, main: Sequence[Priced]) -> list[Speed]:
             density = (one.row.parameters_active or 0) / graph.parameters
             for batch in BATCHES:
                 sparse, dense = (stopwatch(part, x[:batch], 0.1) for part in (compressed(graph), graph))
-                how = f"per sample, {batch} at once, one thread, CSR where it pays"
+                how = f"per sample, {batch} at once, one thread, CSR"
                 measured.append(Speed(one.row.model, density, sparse, dense, how))
     return measured
 
@@ -258,14 +258,23 @@ def assumptions(found: Outcome, tables: Mapping[Match, Sequence[Priced]], plan: 
         "The input of a converted spiking network is the image, held constant as a current: its first layer is "
         "computed once per image in multiply-accumulates and counted as such. On a chip the pixels are sent as 8-bit "
         "graded spikes at every step.",
-        "MACs are those of a dense engine: zero weights are left out, zero activations and padding are not.",
-        "Stored parameters of a sparse network are its weights and their places (CSR), where that is less than all.",
+        "MACs are those of a dense engine: zero weights are left out, zero activations and padding are not. Rows that "
+        "say 'zeros skipped' and exact windows, whose pixels come as graded spikes, leave zero activations out too.",
+        "Rows compute in float32 unless they say int8, bits, exact windows or chip: between rows of two number formats "
+        "the format decides, more than spikes, zeros or experts do.",
+        "Stored parameters of a sparse network are its weights and their places (CSR), where that is less than all: "
+        "places are read with the weights.",
+        "Under B a network lives in the smallest memory that holds it whole. Above 1 MB it is DRAM, and a word costs "
+        "13 times as much: a small change of size may move a row by that factor.",
         "Accumulates count one addition for each non-zero weight that a spike meets, borders respected.",
         "Every neuron is updated at every step and pays for it.",
-        "A dense layer reads each weight once per image and each activation once per layer; an event-driven layer "
+        "A dense layer reads each weight once an image and each activation once a layer; an event-driven layer "
         "reads a weight and reads and writes a potential for every accumulate.",
-        "Latency in ticks is end to end: time steps plus one tick for each layer of neurons. Dense rows have no ticks.",
+        "Latency in ticks is end to end: time steps plus one tick for each layer of neurons; exact windows take a "
+        "window of T ticks for each layer. Dense rows and one spike in continuous time have no ticks.",
     ]
+    if found.sizeless:
+        said.append(f"Without a form of equal storage: {', '.join(found.sizeless)}.")
     for row, why in found.left_out.items():
         said.append(f"Left out: {row}: {why}")
     for table in tables.values():

@@ -10,6 +10,7 @@ from operator import add
 from typing import Any
 
 from hardware_targets import Bill, price
+from hardware_targets.price import crowded_out
 from hardware_targets.sensitivity import ends_of, shares
 from neuro.cli.cells import ENTRIES, Measured
 from neuro.cli.protocol import Line, Match, Outcome
@@ -48,7 +49,13 @@ def priced(line: Line) -> Priced:
         energies |= {column: bill.per_sample, f"{column}_range": bill.range}
         energies["shares"][column] = ends_of(shares(bill, f"{bill.table}: "))
         known[column] = _provenance(bill)
-    spiking = tested[0].spiking
+    spiking, clocked = tested[0].spiking, ENTRIES[line.row].clocked
+    notes = (*line.notes, *tested[0].notes)
+    if spiking and not clocked:
+        notes += (f"Continuous time in {counts.steps} windows: no ticks.",)
+    small = crowded_out(stored, counts.precision) if "B" in bills else ""
+    if small:
+        notes += (f"Stores at most a quarter more than {small} holds, and pays for larger memory under B.",)
     row = Row(
         model=line.title,
         accuracy=statistics.mean(one.accuracy for one in tested),
@@ -58,9 +65,9 @@ def priced(line: Line) -> Priced:
         macs=counts.per_sample("macs"),
         accumulates=counts.per_sample("accumulates") if spiking else None,
         spikes=counts.per_sample("spikes") if spiking else None,
-        latency_ticks=counts.steps if spiking else None,
+        latency_ticks=counts.steps if spiking and clocked else None,
         provenance=known,
-        notes=(*line.notes, *tested[0].notes),
+        notes=notes,
         family=ENTRIES[line.row].family,
         seeds=seeds,
         samples=tested[0].counts.samples,
@@ -115,7 +122,8 @@ def energy_notes(found: Iterable[Priced]) -> list[str]:
             for cause, joules in bill.joules.items():
                 if joules > 0:
                     known = bill.provenance[cause]
-                    notes[f"{letter}, {bill.table}, {cause}: {known} ({known.status}; {known.source})"] = None
+                    name = bill.constants[cause].name
+                    notes[f"{letter}, {bill.table}, {name}: {known} ({known.status}; {known.source})"] = None
     return list(notes)
 
 

@@ -18,7 +18,9 @@ def cost(
     macs: Annotated[int | None, typer.Option(help="Multiply-accumulates of one inference (dense).", min=1)] = None,
     precision: Annotated[str, typer.Option(help="Number format of the dense network: float32, int8.")] = "float32",
     gflops_per_watt: Annotated[float | None, typer.Option(help="Efficiency of a machine [GFLOPS/W].")] = None,
-    utilisation: Annotated[float, typer.Option(help="Share of the peak in use, in (0, 1].")] = 1.0,
+    utilisation: Annotated[
+        float | None, typer.Option(help="Share of that peak in use, in (0, 1]; 1 where none is given.")
+    ] = None,
     petaflops: Annotated[float | None, typer.Option(help="A rate of computing: what power?")] = None,
     petaflops_days: Annotated[float | None, typer.Option(help="An amount of computing: what energy?")] = None,
     against: Annotated[
@@ -73,15 +75,18 @@ def cost(
         return
     if accumulates is not None:
         raise ParameterError("--accumulates is for --break-even; add it")
+    if utilisation is not None and gflops_per_watt is None and macs is not None:
+        raise ParameterError("--utilisation is of the machine of --gflops-per-watt; add it (processors have their own)")
+    used = 1.0 if utilisation is None else utilisation
     asked: list[tuple[Any, dict[str, Any]]] = []
     if petaflops is not None or petaflops_days is not None or macs is None:
         rate = SURVEY if gflops_per_watt is None else gflops_per_watt
         if petaflops is None and petaflops_days is None:
             petaflops = petaflops_days = 1.0
-        computing = Computing(rate, utilisation, petaflops, petaflops_days)
+        computing = Computing(rate, used, petaflops, petaflops_days)
         asked.append((computing, _computing(computing)))
     if macs is not None:
-        inference = Inference(macs, precision, gflops_per_watt, utilisation)
+        inference = Inference(macs, precision, gflops_per_watt, used)
         asked.append((inference, _inference(inference)))
     if as_json:
         print_json({key: value for _, plain in asked for key, value in plain.items()})

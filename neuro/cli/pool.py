@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Literal, get_args
 
 from neuro.cli.cells import Book, Cell
@@ -23,6 +24,14 @@ class Pool:
     jobs: int = 1
     backend: Backend = "loky"
     address: str | None = None
+
+    def __post_init__(self) -> None:
+        missing = {"dask": "distributed", "ray": "ray"}.get(self.backend)
+        if missing is not None and find_spec(missing) is None:
+            package = "'dask[distributed]'" if self.backend == "dask" else "ray"
+            raise ParameterError(f"--backend {self.backend} needs it installed: pip install {package}")
+        if self.address is not None and self.backend == "loky":
+            raise ParameterError("--address is of a Dask or Ray cluster: add --backend dask or --backend ray")
 
     def map(self, work: Callable[..., Any], cells: Sequence[Cell], book: Book, title: str) -> list[Any]:
         """`work(cell, book)` for every cell, in their order, with a bar."""
@@ -43,17 +52,13 @@ class Pool:
 
     def _ready(self) -> AbstractContextManager[Any]:
         if self.backend == "dask":
-            try:
-                from distributed import Client
-            except ImportError as error:
-                raise ParameterError("--backend dask needs it installed: pip install 'dask[distributed]'") from error
+            from distributed import Client
+
             return Client(self.address) if self.address else Client(n_workers=self.jobs, threads_per_worker=1)
         if self.backend == "ray":
-            try:
-                import ray
-                from ray.util.joblib import register_ray
-            except ImportError as error:
-                raise ParameterError("--backend ray needs it installed: pip install ray") from error
+            import ray
+            from ray.util.joblib import register_ray
+
             cores = None if self.address else self.jobs
             ray.init(address=self.address, num_cpus=cores, log_to_driver=False, ignore_reinit_error=True)
             register_ray()

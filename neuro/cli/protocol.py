@@ -8,7 +8,7 @@ the first seed, then built with the other seeds; only the chosen cells see the t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -156,11 +156,12 @@ def _sizes(entry: Entry, match: Match, data: Split, plan: Plan, ladders: bool) -
 
 @dataclass(frozen=True)
 class _Work:
-    """Cells through a pool, with a word on what is known already."""
+    """Cells through a pool, with a word on what an earlier run left; `made`: cells of this one."""
 
     book: Book
     pool: Pool
     say: Callable[[str], None]
+    made: set[tuple[Cell, Part]] = field(default_factory=set)
 
     def build(self, cells: Sequence[Cell], title: str) -> dict[Cell, Found]:
         return self._each(build, cells, "validation", title)
@@ -173,8 +174,11 @@ class _Work:
     ) -> dict[Cell, Any]:
         known = {cell: one for cell in cells if (one := self.book.read(cell, part)) is not None}
         missing = [cell for cell in cells if cell not in known]
-        kept = f"{len(known)} known already" if known else ""
-        self.say(f"{title}: {', '.join(filter(None, (_several(missing, 'network') if missing else '', kept)))}")
+        kept = sum((cell, part) not in self.made for cell in known)
+        news = [_several(missing, "network")] * bool(missing) + [f"{kept} known already"] * bool(kept)
+        if news:
+            self.say(f"{title}: {', '.join(news)}")
+        self.made.update((cell, part) for cell in missing)
         made = dict(zip(missing, self.pool.map(work, missing, self.book, title), strict=True))
         return {cell: known[cell] if cell in known else made[cell] for cell in cells}
 

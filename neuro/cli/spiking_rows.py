@@ -99,6 +99,7 @@ class Entry:
     """A row: how its network is built, on the trained network of which other row (`of`), and how it is run.
 
     `build(data, seed, plan, base)`; `device` names the chip or table of model C that the row is priced by; "" for none.
+    `clocked`: its latency is a number of ticks.
     """
 
     title: str
@@ -109,6 +110,7 @@ class Entry:
     of: str = ""
     run: Run = simulated
     device: Callable[[Plan], str] = field(default=lambda plan: "")
+    clocked: bool = True
 
     @classmethod
     def of_rival(cls, rival: Rival, device: str = "") -> Entry:
@@ -194,7 +196,7 @@ def _on_loihi(title: str, base: str) -> Entry:
 
 
 SPIKING: Mapping[str, Entry] = {
-    name: Entry(title, build, "spiking", ladder, itself, of)
+    name: Entry(title, build, "spiking", ladder, itself, of, clocked=name != "first-spike")
     for name, title, build, ladder, of in (
         ("rate", "spiking, rate code", _converted("spiking, rate code", *_rates()), _IN_STEPS, "dense"),
         ("calibrated", "spiking, calibrated", _converted("spiking, calibrated", lambda p: Calibrated(p.steps)),
@@ -223,6 +225,22 @@ CONVOLUTIONAL: Mapping[str, Entry] = {
 }  # fmt: skip
 
 
+def _in_integers(rival: Rival) -> Entry:
+    """A rival with weights and activations of 8 bits, rounded after training."""
+    title = f"{rival.title} int8"
+    rounded = _converted(title, lambda plan: Integer(8))
+
+    def build(data: Split, seed: int, plan: Plan, base: Graph | None) -> Trained:
+        trained = rival.build(data, seed, plan)
+        found = rounded(data, seed, plan, trained.graph)
+        return replace(found, notes=(*trained.notes, *found.notes), facts=trained.facts)
+
+    return Entry(title, build, rival.family, rival.ladder, rival.equal)
+
+
+INTEGERS = ("small", "logistic", "pruned", "sparse-momentum")
+"""Rivals that are also compared in integers: else the number format would decide between them and int8 rows."""
+
 SKIPPING: Mapping[str, Entry] = {
     name: Entry(f"{title}, zeros skipped", _same, "dense", single, itself, of, zeros_skipped)
     for name, of, title in (
@@ -242,4 +260,5 @@ def optical(entry: Entry) -> Entry:
 def entries(rivals: Mapping[str, Rival], devices: Mapping[str, str]) -> dict[str, Entry]:
     """All rows by name; `devices` names the table of model C for rivals that have one."""
     own = {name: Entry.of_rival(rival, devices.get(name, "")) for name, rival in rivals.items()}
-    return own | dict(CONVOLUTIONAL) | dict(SKIPPING) | dict(SPIKING) | {"optical-spiking": optical(SPIKING["rate"])}
+    integers = {f"{name}-int8": _in_integers(rivals[name]) for name in INTEGERS}
+    return {**own, **integers, **CONVOLUTIONAL, **SKIPPING, **SPIKING, "optical-spiking": optical(SPIKING["rate"])}

@@ -102,7 +102,8 @@ def _seeds(rows: Sequence[Row]) -> Iterator[str]:
         counts = listed(f"{count:,}" for count in sorted({row.samples or 0 for row in single}))
         rule = (
             f"a difference counts where it exceeds two binomial standard errors of {counts} test samples. All rows see "
-            "the same samples, so this errs on the safe side; what another training would change is not in it"
+            "the same samples, which this leaves out: a paired test would call fewer of them level. What another "
+            "training would change is not in it"
         )
         yield fitted(lambda most: f"One training of {_whose(single, rows, most)}: {rule}.")
     if neither:
@@ -122,7 +123,9 @@ def _least_energy(rows: Sequence[Row]) -> Iterator[str]:
     for column, title in ENERGIES.items():
         known = priced(rows, column)
         able = near(known, dense) if dense is not None and near_dense else known
-        if len(known) == 1:
+        if column not in MODELS and len({row.provenance.get(column) for row in known}) > 1:
+            yield f"Under {title} rows are priced for several devices, whose boundaries differ: they are not ranked."
+        elif len(known) == 1:
             price = engineering(getattr(known[0], column), "J")
             only = f"only {known[0].model!r} has a price, {price} per inference"
             yield f"Under {title} {only}; it is compared with nothing."
@@ -144,7 +147,6 @@ def _winner(rows: Sequence[Row], known: Sequence[Row], able: Sequence[Row], colu
     factor = f", {significant(least / usual)} times that of {dense.model!r}" if dense is not None and usual else ""
     below = [row for row in known if row not in able and energy(row, low[0], column) == "less"]
     below.sort(key=lambda row: -(row.accuracy or 0.0))
-    devices = len({row.provenance.get(column) for row in known}) > 1 and column not in MODELS
 
     def said(most: int) -> str:
         text = f"{what}: {names(low, most)} with {engineering(least, 'J')} per inference{factor}"
@@ -152,7 +154,7 @@ def _winner(rows: Sequence[Row], known: Sequence[Row], able: Sequence[Row], colu
             text += f", undecided within the ranges of prices against {names(open_, most)}"
         if below:
             text += f"; cheaper but less accurate: {listed(map(_with_accuracy, below), most)}"
-        return f"{text}{'; several devices, whose boundaries differ' * devices}."
+        return f"{text}."
 
     return fitted(said)
 

@@ -65,7 +65,7 @@ def spiking_beside_controls(rows: Sequence[Row]) -> Iterator[str]:
         what = "" if need is None else f" of as many bits as their steps need ({need})"
         for column, title in ENERGIES.items():
             yield from _beside(
-                _rivals(rows, control, column), control, column, f"{control.model!r}{what} under {title}"
+                _rivals(rows, control, column, alike=True), control, column, f"{control.model!r}{what} under {title}"
             )
     matched = {bits(row) for row in known if _quantised(row)} - {None}
     without = [
@@ -105,12 +105,12 @@ def _score(rows: Sequence[Row], known: Sequence[Row], column: str, title: str) -
         yield fitted(said)
 
 
-def _rivals(rows: Sequence[Row], control: Row, column: str) -> list[Row]:
+def _rivals(rows: Sequence[Row], control: Row, column: str, *, alike: bool = False) -> list[Row]:
     """The spiking rows to be compared with a control: convolutional with convolutional ones, by the same table of
-    prices, at the bits of a quantised one."""
+    prices; `alike`: and at the bits of a quantised one."""
     kin = _convolutional(control)
     found = priced([row for row in rows if row.spiking and _convolutional(row) == kin], column)
-    if _quantised(control) and bits(control) is not None:
+    if alike and _quantised(control) and bits(control) is not None:
         found = [row for row in found if _bits_needed(row) == bits(control)]
     if column in MODELS:
         return found
@@ -227,13 +227,13 @@ def standing(rivals: Sequence[Row], control: Row, what: str) -> Iterator[str]:
 
 
 def by_macs(rivals: Sequence[Row], control: Row, what: str) -> Iterator[str]:
-    """One sentence: which rivals are better than a control in accuracy at no more MACs, or as accurate with fewer."""
+    """One sentence: which rivals are better than a control in accuracy at no more MACs, or not to be told from it."""
     groups: dict[str, list[str]] = {
         "better": [],
-        "as accurate with fewer MACs": [],
-        "no more accurate with more MACs": [],
-        "worse": [],
+        "within noise, with fewer MACs": [],
         "within noise": [],
+        "within noise, with more MACs": [],
+        "worse": [],
         "a trade, more of both or less of both": [],
     }
     for row in rivals:
@@ -242,12 +242,8 @@ def by_macs(rivals: Sequence[Row], control: Row, what: str) -> Iterator[str]:
             continue
         alike = close_in(row.macs, control.macs)
         fewer, more = row.macs < control.macs and not alike, row.macs > control.macs and not alike
-        if seen.level and alike:
-            verdict = "within noise"
-        elif seen.level and fewer:
-            verdict = "as accurate with fewer MACs"
-        elif seen.level:
-            verdict = "no more accurate with more MACs"
+        if seen.level:
+            verdict = "within noise" + (", with fewer MACs" if fewer else ", with more MACs" if more else "")
         elif seen.ahead and not more:
             verdict = "better"
         elif not seen.ahead and not fewer:
@@ -257,7 +253,7 @@ def by_macs(rivals: Sequence[Row], control: Row, what: str) -> Iterator[str]:
         times = "" if alike else f", {significant(row.macs / control.macs)} times the MACs"
         groups[verdict].append(f"{row.model!r} ({seen.points:+.2f} points{times})")
     size = f"{100 * (control.accuracy or 0):.2f} %, {engineering(control.macs or 0)} MACs"
-    none = "" if groups["as accurate with fewer MACs"] else "none is better"
+    none = "" if groups["within noise, with fewer MACs"] else "none is better"
     yield from _grouped(groups, f"{what} ({size})", none)
 
 
@@ -275,15 +271,17 @@ def _grouped(groups: dict[str, list[str]], what: str, none: str) -> Iterator[str
 
 def per_synapse(rows: Sequence[Row]) -> Iterator[str]:
     """Spikes per synapse and inference, beside the bound that the literature gives."""
-    dense = reference(rows)
-    found = [(row, row.accumulates) for row in rows if row.spiking and row.accumulates is not None]
-    if dense is None or not dense.macs or not found:
-        return
-    synapses = dense.macs
-    rates = [
-        f"{row.model!r} {significant(accumulates / synapses)}" for row, accumulates in sorted(found, key=itemgetter(1))
+    dense = {kin: reference([row for row in rows if _convolutional(row) == kin]) for kin in (False, True)}
+    known = [row for row in rows if row.spiking and row.accumulates is not None]
+    found = [
+        (row, row.accumulates / plain.macs)
+        for row in known
+        if (plain := dense[_convolutional(row)]) is not None and plain.macs and row.accumulates is not None
     ]
-    what = f"accumulates for each of the {engineering(synapses)} MACs of {dense.model!r}"
+    if not found:
+        return
+    rates = [f"{row.model!r} {significant(rate)}" for row, rate in sorted(found, key=itemgetter(1))]
+    what = f"accumulates for each MAC of {names(row for row in dense.values() if row is not None)}"
     yield fitted(lambda most: f"Spikes per synapse and inference ({what}): {listed(rates, most)}.")
     analogue = [f"{row.model!r} {engineering(row.macs)}" for row, _ in found if row.macs]
     if analogue:

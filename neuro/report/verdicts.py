@@ -51,8 +51,8 @@ def standard_error(row: Row) -> float | None:
     """Of the mean accuracy over seeds or, with one seed, of one accuracy p on n samples: sqrt(p (1 - p) / n).
 
     None where neither is known. Two networks see the same samples and mostly err on the same ones, so that their
-    difference varies less than binomial errors say: these are on the safe side. What another training would change is
-    not in them.
+    difference varies less than binomial errors say: fewer differences count than a paired test would find. What another
+    training would change is not in them.
     """
     if over_seeds(row):
         return (row.accuracy_sd or 0.0) / math.sqrt(row.seeds or 1)
@@ -132,14 +132,17 @@ def names(rows: Iterable[Row], most: int = MOST) -> str:
 
 
 def listed(parts: Iterable[str], most: int = MOST) -> str:
-    """Parts with commas; beyond `most` only how many more there are.
+    """Parts with commas; beyond `most` the first ones, how many others there are, and the last: both ends of an order.
 
-    >>> listed("ab"), listed("abcdef", 3)
-    ('a and b', 'a, b, c and 3 others')
+    >>> listed("ab"), listed("abcdef", 3), listed("abcdef", 1)
+    ('a and b', 'a, b, 3 others and f', 'a and 5 others')
     """
     known = list(parts)
     more = len(known) - most
-    *first, last = known if more <= 0 else [*known[:most], f"{more} other{'s' * (more > 1)}"]
+    if more > 0:
+        ends = most > 1
+        known = [*known[: most - ends], f"{more} other{'s' * (more > 1)}", *known[len(known) - ends :]]
+    *first, last = known
     return f"{', '.join(first)} and {last}" if first else last
 
 

@@ -9,6 +9,7 @@ import shutil
 import statistics
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,23 @@ def test_test_samples_choose_nothing(home: Path, outcome: Outcome) -> None:
     assert all(accuracy < 0.4 for accuracy in worse.values())
 
 
+def test_rivals_in_integers_differ_by_their_format_alone(task: Task, tmp_path: Path) -> None:
+    rows = ("dense", "static", *(f"{name}-int8" for name in ("small", "logistic", "pruned", "sparse-momentum")))
+    found = compare(
+        task, rows, plan=PLAN, folder=tmp_path, ladders=False, matches=("accuracy",), say=lambda text: None,
+    )  # fmt: skip
+    table = rows_at(found, "accuracy")
+    assert [one.line.row for one in table] == list(rows)
+    assert {one.counts.precision for one in table[2:]} == {"int8"}
+    pruned, static = find(table, "pruned-int8"), find(table, "static")
+    assert pruned.row.macs == pytest.approx(static.row.macs, rel=0.1)
+    assert pruned.row.energy_operations_J < 0.25 * static.row.energy_operations_J
+    # a weight without its place is of no use: places are read with the weights
+    for one in (pruned, static):
+        read = one.counts.per_sample("weight_words")
+        assert read == pytest.approx(one.row.parameters_stored, rel=0.01)
+
+
 def test_what_is_known_is_not_trained_again(
     home: Path, task: Task, outcome: Outcome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,6 +205,16 @@ def test_processes_find_the_same(home: Path, task: Task, outcome: Outcome) -> No
     first = {line.row: line.validation[0].accuracy for line in outcome.lines["accuracy"]}
     assert alone.lines["accuracy"][0].validation[0].accuracy == first["dense"]
     assert [line.row for line in alone.lines["accuracy"]] == ["dense", "small"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [({"backend": "dask"}, "distributed"), ({"address": "tcp://x:1"}, "--backend")]
+)
+def test_a_pool_that_cannot_work_is_refused_at_once(given: dict, said: str) -> None:
+    if find_spec("distributed") is not None and "backend" in given:
+        pytest.skip("Dask is installed")
+    with pytest.raises(ParameterError, match=said):
+        Pool(2, **given)
 
 
 def test_rows_that_do_not_fit_the_task_are_named(tmp_path: Path) -> None:

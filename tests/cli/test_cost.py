@@ -18,6 +18,15 @@ def test_the_survey_corrected(neuro_command: Command) -> None:
     assert "65 MW" in out
 
 
+def test_a_share_of_no_peak_is_refused(neuro_command: Command) -> None:
+    code, _, err = neuro_command("cost", "--macs", 1000, "--utilisation", 0.1)
+    assert code == 2
+    assert "--gflops-per-watt; add it" in err
+    code, _, err = neuro_command("cost", "--macs", 1000, "--utilisation", 1.5, "--gflops-per-watt", 65)
+    assert code == 2
+    assert "utilisation in (0, 1]" in err
+
+
 def test_computing_and_an_inference_at_once(neuro_command: Command) -> None:
     code, out, _ = neuro_command(
         "cost", "--petaflops", 2, "--petaflops-days", 3, "--gflops-per-watt", 65, "--macs", 266_200, "--json"

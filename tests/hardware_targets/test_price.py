@@ -18,7 +18,7 @@ from hardware_targets.loihi.program import Input as LoihiInput
 from hardware_targets.measurements import keyword_spotting
 from hardware_targets.pace import pace
 from hardware_targets.place import place
-from hardware_targets.price import price, tables
+from hardware_targets.price import crowded_out, price, tables
 from neuro.counts import Counts, Tally
 from neuro.errors import MissingPrice, ParameterError
 from neuro.graph import Graph, Input
@@ -292,3 +292,13 @@ def test_what_light_does_has_no_price_in_an_electronic_table() -> None:
         price(counts(optical_macs=7), "45nm")
     with pytest.raises(MissingPrice, match="'loihi1' has no price for optical_macs, and 7"):
         price(counts(optical_macs=7), "loihi1")
+
+
+def test_a_network_just_too_large_for_a_memory_is_told() -> None:
+    assert crowded_out(262_144, "float32") == ""
+    assert crowded_out(262_145, "float32") == "1 MB SRAM"
+    assert crowded_out(330_000, "float32") == ""
+    assert crowded_out(262_145, "int8") == ""
+    assert crowded_out(9_000, "int8") == "8 KB SRAM"
+    with pytest.raises(ParameterError, match="no memories"):
+        crowded_out(1, "float32", "45nm")
