@@ -235,7 +235,7 @@ def _in_integers(rival: Rival) -> Entry:
         found = rounded(data, seed, plan, trained.graph)
         return replace(found, notes=(*trained.notes, *found.notes), facts=trained.facts)
 
-    return Entry(title, build, rival.family, rival.ladder, rival.equal)
+    return Entry(title, build, rival.family, rival.ladder, no_size)
 
 
 INTEGERS = ("small", "logistic", "pruned", "sparse-momentum")
