@@ -186,17 +186,23 @@ def _cnn(data: Split, seed: int, plan: Plan, base: Graph | None) -> Trained:
     return Trained(graph, accuracy(graph, data.validation_x, data.validation_y), (note,))
 
 
+def _equal(base: str) -> Callable[[Split, Plan], Plan | None]:
+    """What starts from the dense network stores as much as it; convolutional networks have a size of their own."""
+    return no_size if base.startswith("cnn") else itself
+
+
 _IN_STEPS = along("steps", 4, 8, 16, 32, 64)
 _IN_LEVELS = along("steps", 4, 8, 16)
 
 
 def _on_loihi(title: str, base: str) -> Entry:
     build = _converted(title, *_rates())
-    return Entry(title, build, "spiking", along("steps", 8, 16, 32), itself, base, on_chip, lambda plan: plan.chip)
+    ladder = along("steps", 8, 16, 32)
+    return Entry(title, build, "spiking", ladder, _equal(base), base, on_chip, lambda plan: plan.chip)
 
 
 SPIKING: Mapping[str, Entry] = {
-    name: Entry(title, build, "spiking", ladder, itself, of, clocked=name != "first-spike")
+    name: Entry(title, build, "spiking", ladder, _equal(of), of, clocked=name != "first-spike")
     for name, title, build, ladder, of in (
         ("rate", "spiking, rate code", _converted("spiking, rate code", *_rates()), _IN_STEPS, "dense"),
         ("calibrated", "spiking, calibrated", _converted("spiking, calibrated", lambda p: Calibrated(p.steps)),
@@ -242,7 +248,7 @@ INTEGERS = ("small", "logistic", "pruned", "sparse-momentum")
 """Rivals that are also compared in integers: else the number format would decide between them and int8 rows."""
 
 SKIPPING: Mapping[str, Entry] = {
-    name: Entry(f"{title}, zeros skipped", _same, "dense", single, itself, of, zeros_skipped)
+    name: Entry(f"{title}, zeros skipped", _same, "dense", single, _equal(of), of, zeros_skipped)
     for name, of, title in (
         ("dense-gated", "dense", "dense fp32"),
         ("int8-gated", "int8", "dense int8"),
