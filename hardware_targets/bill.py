@@ -162,7 +162,8 @@ def need_prices(
     for name in names:
         counted = getattr(total, name)
         if counted > 0 and name not in known and PART_OF.get(name) not in known:
-            raise MissingPrice(f"table {table!r} has no price for {name}, and {counted:,} were counted; add one")
+            lack = f"table {table!r} has no price for {name}"
+            raise MissingPrice(lack, f", and {counted:,} were counted; add one")
 
 
 def need_events(total: Tally, included: Iterable[str], holders: Mapping[str, int], table: str) -> None:
@@ -171,8 +172,8 @@ def need_events(total: Tally, included: Iterable[str], holders: Mapping[str, int
     if any(inside.values()) and not any(holders.values()):
         name = max(inside, key=lambda name: inside[name])
         raise MissingPrice(
-            f"table {table!r} prices {name} only inside {', '.join(holders)}; {inside[name]:,} were counted, and none "
-            "of these"
+            f"table {table!r} prices {name} only inside {', '.join(holders)}",
+            f"; {inside[name]:,} were counted, and none of these",
         )
 
 

@@ -239,7 +239,7 @@ def break_even(
             case Bill() as theirs, Bill() as whole, Bill() as spikes:
                 found.append(point(model, theirs, without(whole, spikes), spikes, rate))
             case reasons:
-                refused[model] = next(reason for reason in reasons if isinstance(reason, str)).split(", and ")[0]
+                refused[model] = next(reason for reason in reasons if isinstance(reason, str))
     return BreakEven(rate, synapses, tuple(found), refused, known)
 
 

@@ -38,14 +38,16 @@ def chip_bill(counts: Counts, chip: Chip, least_tick: float = 0.0) -> Bill:
     names = [name for name in events if included is None or name not in included.items]
     for name in names:
         if name not in chip.energy and events[name] > 0:
-            raise MissingPrice(f"chip {chip.name!r} has no energy.{name}, and {events[name]:,} were counted; add it")
+            lack = f"chip {chip.name!r} has no energy.{name}"
+            raise MissingPrice(lack, f", and {events[name]:,} were counted; add it")
     prices = {name: chip.energy[name] for name in names if name in chip.energy}
     for name in OPERATIONS:
         counted = getattr(total, name)
         if counted > 0 and name not in IN_EVENTS:
             raise MissingPrice(
-                f"chip {chip.name!r} has no price for {name}, and {counted:,} were counted: it does none; "
-                "price the run of the compiled program, whose input are spikes"
+                f"chip {chip.name!r} has no price for {name}",
+                f", and {counted:,} were counted: it does none; price the run of the compiled program, whose input are "
+                "spikes",
             )
     need_events(total, IN_EVENTS, {"accumulates": total.accumulates, "updates": total.updates}, chip.name)
     tick = chip.energy["tick"].in_base("s") if "tick" in chip.energy else None

@@ -41,7 +41,7 @@ def price_on_devices(
         try:
             matrix[name] = price(counts, name, stored_words=stored_words)
         except MissingPrice as error:
-            matrix[name] = str(error)
+            matrix[name] = error.lack
         except ParameterError as error:
             if counts.samples < 1 or name not in tables():
                 raise

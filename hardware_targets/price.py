@@ -138,7 +138,8 @@ def _memory_bill(counts: Counts, path: Path, content: Mapping[str, Any], stored_
         words = getattr(counts.total, name)
         if name not in bits:
             if words > 0:
-                raise MissingPrice(f"table {table!r} has no word size for {name}, and {words:,} were counted; add one")
+                lack = f"table {table!r} has no word size for {name}"
+                raise MissingPrice(lack, f", and {words:,} were counted; add one")
             continue
         prices[name] = _share_of_access(access, bits[name], str(level["name"]))
         constants[name] = Constant(f"{level['name']}, access of {ACCESS_BITS} bits", access)

@@ -16,6 +16,7 @@ from hardware_targets.chip import Quantity
 from neuro.errors import ParameterError
 from neuro.report.prices import Order, order
 from neuro.report.sheet import engineering, significant
+from neuro.report.verdicts import listed
 from neuro.shown import Sheet, Shown
 
 
@@ -174,10 +175,6 @@ def _order(one: Mapping[str, Share], two: Mapping[str, Share]) -> Order:
     return order(ends_of(one), ends_of(two))
 
 
-NAMED = 6
-"""Pairs that a verdict names; of more it says how many there are."""
-
-
 @dataclass(frozen=True)
 class Ranking(Shown):
     """Bills from the cheapest to the dearest; `orders[i]`: of entry i and entry i + 1, wherever prices lie."""
@@ -199,8 +196,7 @@ class Ranking(Shown):
         doubtful = [f"{one!r} before {other!r}" for (one, other), found in known if found == "undecided"]
         if not doubtful:
             return "The ranking is certain within the stated ranges; constants without a range are taken as they are."
-        more = [f"and {len(doubtful) - NAMED} others"] if len(doubtful) > NAMED else []
-        return f"Depends on the ranges: {', '.join(doubtful[:NAMED] + more)}."
+        return f"Depends on the ranges: {listed(doubtful)}."
 
     def rows(self) -> list[tuple[str, ...]]:
         """Name, joules of one inference with their range, and whether it is certain to be cheaper than the next."""

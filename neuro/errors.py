@@ -43,10 +43,17 @@ class LossyExport(NeuroError):
 
 
 class MissingPrice(NeuroError, KeyError):
-    """An energy table has no price for something that was counted. A missing price never counts as zero."""
+    """An energy table has no price for something that was counted. A missing price never counts as zero.
+
+    `lack`: what the table has not, the same for all networks; the whole message goes on with what was counted.
+    """
+
+    def __init__(self, lack: str, counted: str = ""):
+        super().__init__(lack, counted)
+        self.lack = lack
 
     def __str__(self) -> str:
-        return str(self.args[0]) if self.args else ""
+        return "".join(map(str, self.args))
 
 
 class BackendMissing(NeuroError, RuntimeError):

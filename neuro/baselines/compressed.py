@@ -105,22 +105,21 @@ def stored_words(graph: Graph) -> int:
         if isinstance(node, IDLevel):
             words -= node.parameters - math.ceil(node.parameters / BIPOLAR_BITS)
         if isinstance(node, Affine | Conv):
-            rows, columns = node.weight.flatten(1).shape
-            bits = 32 if node.weight.is_floating_point() else 8
-            words -= node.weight.numel() - matrix_words(rows, columns, int((node.weight != 0).sum()), bits)
+            words -= node.weight.numel() - sum(_kept(node.weight))
     return words
 
 
 def places(graph: Graph) -> int:
     """Words among `stored_words` that say where weights stand in matrices kept without zeros; read with the weights."""
-    found = 0
-    for node in graph.nodes.values():
-        if isinstance(node, Affine | Conv):
-            rows, columns = node.weight.flatten(1).shape
-            used, bits = int((node.weight != 0).sum()), 32 if node.weight.is_floating_point() else 8
-            words = matrix_words(rows, columns, used, bits)
-            found += words - used if words < node.weight.numel() else 0
-    return found
+    return sum(_kept(node.weight)[1] for node in graph.nodes.values() if isinstance(node, Affine | Conv))
+
+
+def _kept(weight: Tensor) -> tuple[int, int]:
+    """Words of the weights that a matrix or a kernel keeps, and words that say where these stand."""
+    rows, columns = weight.flatten(1).shape
+    used = int((weight != 0).sum())
+    words = matrix_words(rows, columns, used, 32 if weight.is_floating_point() else 8)
+    return (used, words - used) if words < weight.numel() else (words, 0)
 
 
 def matrix_words(rows: int, columns: int, used: int, bits: int = 32) -> int:
@@ -129,8 +128,8 @@ def matrix_words(rows: int, columns: int, used: int, bits: int = 32) -> int:
     Without zeros: the weights, the column of each in as few bits as the columns need, and 32 bits for the start of each
     row and for the end (CSR).
     """
-    places = used * max(1, (columns - 1).bit_length()) + 32 * (rows + 1)
-    return min(rows * columns, used + math.ceil(places / bits))
+    where = used * max(1, (columns - 1).bit_length()) + 32 * (rows + 1)
+    return min(rows * columns, used + math.ceil(where / bits))
 
 
 def mlp_words(sizes: Sequence[int], density: float = 1.0) -> int:

@@ -37,7 +37,7 @@ def _devices(main: Sequence[Priced]) -> list[Section]:
         for why in found.values():
             if isinstance(why, str):
                 # counts differ by row; the reason does not
-                reasons.setdefault(why.split(", and ")[0], []).append(repr(model))
+                reasons.setdefault(why, []).append(repr(model))
     notes = [
         "A peak divided by the rated power is a lower bound; the range ends at the utilisation of single samples.",
         "Chips price events, so a network with dense layers has no price there until its compiled program was run.",

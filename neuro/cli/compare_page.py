@@ -264,8 +264,6 @@ def assumptions(found: Outcome, tables: Mapping[Match, Sequence[Priced]], plan: 
         "the format decides, more than spikes, zeros or experts do.",
         "Stored parameters of a sparse network are its weights and their places (CSR), where that is less than all: "
         "places are read with the weights. Words have 32 bits, of integer networks 8.",
-        "Under B a network lives in the smallest memory that holds it whole. Above 1 MB it is DRAM, and a word costs "
-        "13 times as much: a small change of size may move a row by that factor.",
         "Accumulates count one addition for each non-zero weight that a spike meets, borders respected.",
         "Every neuron is updated at every step and pays for it.",
         "A dense layer reads each weight once an image and each activation once a layer; an event-driven layer "

@@ -89,7 +89,7 @@ def _bills(line: Line, counts: Counts, stored: int) -> tuple[dict[str, Bill], di
         try:
             bills[letter] = price(counts, table, stored_words=stored)
         except MissingPrice as error:
-            unpriced[COLUMNS[letter]] = str(error).split(", and ")[0]  # without the counts, which differ by row
+            unpriced[COLUMNS[letter]] = error.lack
     return bills, unpriced
 
 

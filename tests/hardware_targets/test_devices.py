@@ -71,7 +71,7 @@ def test_the_matrix_says_why_a_device_cannot_be_asked() -> None:
     assert tuple(dense) == devices()
     assert {"loihi1", "loihi2", "truenorth", "spinnaker2", "brainscales2", "a100"} <= set(dense)
     for name in ("loihi1", "loihi2", "truenorth", "spinnaker2", "brainscales2"):
-        assert f"no price for macs, and {LENET:,}" in str(dense[name])
+        assert str(dense[name]).endswith("has no price for macs")
     assert "float32" in str(dense["tpu1"])
     assert all(isinstance(dense[name], Bill) for name in ("a100", "h100", "xeon", "arm"))
     assert isinstance(price_on_devices(counts("int8", macs=LENET), LENET)["tpu1"], Bill)

@@ -149,11 +149,11 @@ def test_a_ranking() -> None:
 
 def test_a_verdict_names_six_pairs_at_most() -> None:
     names = tuple(f"dense, {width} wide" for width in range(10))
-    pairs = [f"'dense, {width} wide' before 'dense, {width + 1} wide'" for width in range(6)]
+    pairs = [f"'dense, {width} wide' before 'dense, {width + 1} wide'" for width in range(9)]
     unsure = Ranking(names[:7], (1.0,) * 7, ((0.0, 2.0),) * 7, ("undecided",) * 6)
-    assert unsure.verdict == f"Depends on the ranges: {', '.join(pairs)}."
+    assert unsure.verdict == f"Depends on the ranges: {', '.join(pairs[:5])} and {pairs[5]}."
     many = Ranking(names, (1.0,) * 10, ((0.0, 2.0),) * 10, ("undecided",) * 9)
-    assert many.verdict == f"Depends on the ranges: {', '.join(pairs)}, and 3 others."
+    assert many.verdict == f"Depends on the ranges: {', '.join(pairs[:5])}, 3 others and {pairs[8]}."
 
 
 def test_a_draw_and_bills_that_disagree() -> None:
