@@ -11,6 +11,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import numba
 import torch
 
 from neuro import datasets
@@ -174,7 +175,7 @@ def build(cell: Cell, book: Book) -> Found:
     known = book.read(cell, "validation")
     if known is not None:
         return known
-    torch.set_num_threads(cell.plan.threads or torch.get_num_threads())
+    _use_threads(cell.plan.threads)
     entry, data, began = ENTRIES[cell.row], book.task.split(), time.perf_counter()
     try:
         base = _base(cell, entry, book)
@@ -188,6 +189,13 @@ def build(cell: Cell, book: Book) -> Found:
     found = _measured(trained.graph, answer, right, notes, trained.facts, time.perf_counter() - began)
     book.write(cell, "validation", found)
     return found
+
+
+def _use_threads(count: int | None) -> None:
+    """The threads of torch and of our kernels: sums depend on how many share them, so that --jobs must not decide."""
+    if count is not None:
+        torch.set_num_threads(count)
+        numba.set_num_threads(min(count, numba.get_num_threads()))
 
 
 def _base(cell: Cell, entry: Entry, book: Book) -> Graph | None:
@@ -204,7 +212,7 @@ def examine(cell: Cell, book: Book) -> Measured:
     known = book.read(cell, "test")
     if known is not None:
         return known
-    torch.set_num_threads(cell.plan.threads or torch.get_num_threads())
+    _use_threads(cell.plan.threads)
     entry, data, began = ENTRIES[cell.row], book.task.split(), time.perf_counter()
     built = book.read(cell, "validation")
     assert built is not None
